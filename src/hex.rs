@@ -1,4 +1,4 @@
-//! Hexadecimal digits on the way of a request, from a table.
+//! Hexadecimal digits from a table, for the hot path.
 
 /// The two digits of a byte, in lower case.
 pub(crate) const fn digits(byte: u8) -> [u8; 2] {

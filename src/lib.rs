@@ -15,7 +15,7 @@
 //!
 //! Paths of the embedded authority are served by `authority` instead. If a decision needs something that is not in memory (an
 //! unknown key; in a fleet, the last use of a token that seems idle here, or its first use), it returns a question, and `gate`
-//! finds the answer.
+//! looks up the answer.
 //!
 //! One operating-system thread per worker, each with its own runtime, its own `SO_REUSEPORT` listener and its own
 //! upstream connections. The control plane (configuration, keys, events, admin and telemetry listeners) has a thread of

@@ -1,4 +1,4 @@
-//! `portcullis check`: every problem of a configuration, or what would be in effect.
+//! `portcullis check`: prints every problem of a configuration or, if there are none, its effect.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::tls;
 
 mod warnings;
 
-/// Prints what would be in effect and returns 0, or prints every problem and returns 2.
+/// Prints the effect and returns 0, or prints every problem and returns 2.
 pub(super) fn check(path: &Path) -> ExitCode {
     match config::load(path) {
         Ok(loaded) => {
@@ -35,7 +35,7 @@ pub(super) fn check(path: &Path) -> ExitCode {
                 drop(writeln!(std::io::stderr(), "warning: {warning}"));
             }
             let summary = format!("{} is good.\n{}", path.display(), summary(&loaded.settings));
-            // A closed standard output is no error; the exit code still tells.
+            // A closed standard output is not an error; the exit code still tells the result.
             drop(std::io::stdout().write_all(summary.as_bytes()));
             ExitCode::SUCCESS
         }
@@ -81,7 +81,7 @@ fn secure(settings: &Settings) -> impl Iterator<Item = (&'static str, &tls::Serv
     listeners.into_iter().filter_map(|(name, tls)| Some((name, tls.as_ref()?)))
 }
 
-/// Which certificate is served to whom, and until when.
+/// The certificates of each listener: their names and when they expire.
 fn certificates(settings: &Settings) -> String {
     let row = |listener: &str, names: &str, path: &Path| {
         let until = tls::certificate_expiry(path).map(|expiry| format!("until {expiry}")).unwrap_or_default();
@@ -96,7 +96,7 @@ fn certificates(settings: &Settings) -> String {
     columns(&rows)
 }
 
-/// Certificates that have expired.
+/// The certificates that have expired.
 fn expired(settings: &Settings) -> Vec<(&Path, Timestamp)> {
     let files = secure(settings).flat_map(|(_, tls)| tls.certificate_files());
     let expiries = files.filter_map(|path| Some((path, tls::certificate_expiry(path).ok()?)));
@@ -119,7 +119,7 @@ fn protection(tls: &Option<tls::ServerSettings>) -> String {
     format!("{version}{clients}")
 }
 
-/// Each issuer, its idle timeout where they differ, and the conditions on its claims.
+/// Each issuer, its idle timeout if they differ, and the conditions on its claims.
 fn issuers(settings: &Settings) -> String {
     let timeouts = &settings.sessions.idle_timeouts;
     let has_own = timeouts.own().next().is_some();
@@ -151,7 +151,7 @@ fn issuer(issuer: &IssuerSettings) -> [String; 3] {
     [issuer.rules.issuer.to_string(), algorithms.join(" "), source]
 }
 
-/// What it issues, and the paths that it takes from routes.
+/// What the authority issues, and the paths that it takes precedence for over routes.
 fn authority(authority: &authority::Settings) -> String {
     let authority::Settings { issuer, signing_algorithm, path, .. } = authority;
     let kept = path.display().to_string();
@@ -184,14 +184,14 @@ fn routes(settings: &Settings) -> String {
     columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 
-/// The MCP methods and names that a route is limited to.
+/// The MCP methods and names to which a route is limited.
 fn mcp(McpSettings { methods, names }: &McpSettings) -> String {
     let names: Vec<&str> = names.iter().map(McpName::as_str).collect();
     let parts = [methods.join(","), names.join(",")];
     parts.iter().filter(|part| !part.is_empty()).map(|part| format!(" {part}")).collect()
 }
 
-/// Which origins may call routes, and which may read the responses.
+/// The origins that may call routes, and those that may read the responses.
 fn browsers(settings: &Settings) -> String {
     let named = |origins: &[WebOrigin]| origins.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let row = |route: &RouteSettings| {
@@ -223,12 +223,12 @@ fn browsers(settings: &Settings) -> String {
     columns(&rules.map(row).collect::<Vec<_>>())
 }
 
-/// Words in one column; `any` for none.
+/// Words in one column; `any` if there are none.
 fn any<T>(words: &[T], shown: fn(&T) -> &str) -> String {
     if words.is_empty() { "any".to_owned() } else { words.iter().map(shown).collect::<Vec<_>>().join(",") }
 }
 
-/// The metadata that clients can read without a token, and where.
+/// The metadata that clients can read without a token, and its URLs.
 fn resources(settings: &Settings) -> String {
     let row = |resource: &Arc<Resource>| {
         let audience =
@@ -279,7 +279,7 @@ fn demands(route: &RouteSettings) -> String {
     if parts.is_empty() { "a valid token".to_owned() } else { parts.join("; ") }
 }
 
-/// Whole seconds, as in challenges.
+/// A duration in whole seconds, as in challenges.
 fn seconds(duration: std::time::Duration) -> String {
     format!("{}s", duration.as_secs())
 }

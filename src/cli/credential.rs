@@ -1,4 +1,4 @@
-//! `portcullis credential`: the credentials of applications at a running gate's authority.
+//! `portcullis credential`: manages the credentials of applications at a running gate's authority.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use super::remote::{Failure, Remote, encoded, report};
 use super::table::{details, documents};
 use crate::time::parse_duration;
 
-/// What to do, and the gate to do it at.
+/// The command, and the gate to call.
 #[derive(Args)]
 pub(super) struct CredentialArgs {
     #[command(subcommand)]
@@ -106,7 +106,7 @@ fn duration(text: &str) -> Result<String, String> {
     parse_duration(text).map(|_| text.to_owned())
 }
 
-/// Runs the command: 0 on success, 1 on failure.
+/// Runs the command: returns 0 on success, 1 on failure.
 pub(super) fn credential(CredentialArgs { command, remote }: &CredentialArgs) -> ExitCode {
     report(command.run(remote))
 }

@@ -1,4 +1,4 @@
-//! `portcullis event`: sends an event that ends tokens to a running gate, and lists the events that it received.
+//! `portcullis event`: sends an event that ends tokens to a running gate, or lists the events that it received.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use super::remote::{Failure, Remote, report};
 use super::revocation;
 use crate::events::parse::parse_time;
 
-/// An event, and the gate it goes to; or the list of events.
+/// An event and the gate to send it to; or the list of events.
 #[derive(Args)]
 #[command(subcommand_negates_reqs = true)]
 pub(super) struct EventArgs {
@@ -73,7 +73,7 @@ enum EventArgument {
 }
 
 impl EventArgument {
-    /// The type as the admin API names it.
+    /// The type's name in the admin API.
     const fn word(self) -> &'static str {
         match self {
             Self::RoleChanged => "role-changed",
@@ -96,18 +96,19 @@ impl EventArgument {
         }
     }
 
-    /// Whether it accepts this argument as well.
+    /// Whether it also accepts this argument.
     fn takes(self, name: &str) -> bool {
         (self, name) == (Self::SessionRevoked, "subject")
     }
 }
 
-/// Checks a time that is passed to the gate as it is written.
+/// Checks a time, which is passed on to the gate unchanged.
 pub(super) fn time(text: &str) -> Result<String, &'static str> {
     parse_time(text).map(|_| text.to_owned()).ok_or("must be in RFC 3339 or seconds since 1970")
 }
 
-/// Runs the command: 0 when the event is in force or the list was read, 1 when not, 2 when the arguments make no sense.
+/// Runs the command: returns 0 when the event is in force or the list was read, 1 when not, 2 when the
+/// arguments are invalid.
 pub(super) fn event(args: &EventArgs) -> ExitCode {
     let outcome = match (&args.command, args.kind) {
         (Some(EventCommand::List(length)), None) if args.names_nothing() => args.list(length),
@@ -147,12 +148,12 @@ impl EventArgs {
         let events = length.read(&self.remote, "/v1/events", &[])?;
         Ok(self.remote.text(&events, |events| {
             length.table(events, |items| {
-                revocation::events(items, "sequence", "received_at", "no events are kept")
+                revocation::events(items, "sequence", "received_at", "no events are stored")
             })
         }))
     }
 
-    /// The event as the admin API accepts it, or which argument is missing or superfluous.
+    /// The event in the format of the admin API, or which argument is missing or superfluous.
     fn document(&self, kind_argument: EventArgument) -> Result<Value, String> {
         let kind = kind_argument.word();
         let named = [

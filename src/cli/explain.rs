@@ -1,7 +1,7 @@
-//! `portcullis explain`: the verdict on a token, without a running gate.
+//! `portcullis explain`: decides about a token without a running gate.
 //!
-//! Makes the enforcer that the gate would make, with keys fetched once and the store opened for reading, and asks it. Needs
-//! only what it judges by: neither the gate's private keys nor secrets of anybody but the token's issuer.
+//! Creates the same enforcer as the gate, with keys fetched once and the store opened for reading, and asks it.
+//! Needs neither the gate's private keys nor the secrets of anybody except the token's issuer.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -71,7 +71,7 @@ pub(super) struct ExplainArgs {
     transmitter: Option<String>,
     /// The token, without "Bearer"; `-` reads it from standard input. While the command runs, every user of the machine can
     /// see its arguments: prefer `-` for a token that is still good.
-    // Several are accepted, so that the error about them is ours: one of the parser would repeat the token.
+    // Several values are accepted so that we can report the error: the parser's own error would repeat the token.
     #[arg(value_name = "TOKEN|-", required_unless_present = "signal", num_args = 1..)]
     token: Vec<String>,
 }
@@ -90,7 +90,7 @@ fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     Ok((name, value))
 }
 
-/// Prints the checks and the verdict: 0 when the token is allowed, 1 when not, 2 when it cannot be judged.
+/// Prints the checks and the verdict: returns 0 when the token is allowed, 1 when not, 2 when it cannot be judged.
 pub(super) fn run(args: &ExplainArgs) -> ExitCode {
     if let Some(file) = &args.signal {
         return signal(args, file);
@@ -103,12 +103,12 @@ pub(super) fn run(args: &ExplainArgs) -> ExitCode {
         }
     };
     let text = if args.json { json(&explanation) } else { table(&explanation) };
-    // A closed standard output is no error; the exit code still tells.
+    // A closed standard output is not an error; the exit code still tells the result.
     drop(io::stdout().write_all(text.as_bytes()));
     if explanation.allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Prints what a signal would do: 0 when it would end tokens, 1 when not, 2 when it cannot be judged.
+/// Prints what a signal would do: returns 0 when it would end tokens, 1 when not, 2 when it cannot be judged.
 fn signal(args: &ExplainArgs, file: &Path) -> ExitCode {
     let judged = read_signal(file).and_then(|token| {
         let (config, named) = (&args.configured.config, args.transmitter.as_deref());
@@ -184,7 +184,7 @@ fn explain(args: &ExplainArgs) -> Result<Explanation, String> {
     block_on(judge(&settings, args, token.trim()))?
 }
 
-/// The issuer that the token names, and the SPIFFE trust domain of its subject. The files of other issuers are not needed.
+/// The token's issuer, and the SPIFFE trust domain of its subject. The files of other issuers are not needed.
 fn claimed_names(token: &str) -> Vec<String> {
     let Ok(jws) = Jws::parse(token.as_bytes()) else { return Vec::new() };
     let issuer = jws.payload.get("iss").and_then(Value::as_str);
@@ -217,7 +217,7 @@ async fn judge(settings: &Settings, args: &ExplainArgs, token: &str) -> Result<E
     let enforcer = Enforcer::new(settings.enforce.clone(), issuers, in_force, &metrics);
     let enforcer =
         enforcer.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-    // Keys of other issuers are not fetched: one that is down would only cause a delay.
+    // The keys of other issuers are not fetched: one that is down would only cause a delay.
     if let Some(issuer) = enforcer.named_issuer(token) {
         if let (KeySource::Authority, Some(authority)) = (&issuer.keys.settings().source, &settings.authority)
         {
@@ -242,15 +242,15 @@ async fn judge(settings: &Settings, args: &ExplainArgs, token: &str) -> Result<E
     }))
 }
 
-/// Both clocks now; another time is one of the wall clock alone, with no known running time.
+/// The current time of both clocks; another time is known only on the wall clock, so running time is unknown.
 fn moment(at: Option<Timestamp>) -> Now {
     at.map_or_else(Now::read, |wall| Now { wall, monotonic: NEVER })
 }
 
-/// Before anything that happened.
+/// Before everything that happened.
 const NEVER: Monotonic = Monotonic::from_millis(i64::MIN);
 
-/// The configured store, or why it cannot be read.
+/// Opens the configured store; the inner error says why it cannot be read.
 fn open(settings: &Settings) -> Result<Result<Store, String>, String> {
     match &settings.state.store {
         StoreSettings::Memory => {
@@ -267,7 +267,7 @@ fn open(settings: &Settings) -> Result<Result<Store, String>, String> {
     }
 }
 
-/// The state in the store. Last uses are as they were last saved.
+/// Replays the state in the store. Last uses are as of the last flush.
 async fn replay(store: &Store, settings: &Settings, now: Now) -> Result<InForce, StoreError> {
     let not_before = settings.state.on_empty.not_before(store.not_before());
     let revocations = Arc::new(Revocations::new(not_before));
@@ -279,7 +279,7 @@ async fn replay(store: &Store, settings: &Settings, now: Now) -> Result<InForce,
         leeway,
         saved: false,
     });
-    // As if nothing were idle yet, so that the verdict on an idle token names its last use.
+    // With nothing idle yet, so that the verdict on an idle token names its last use.
     sessions.restore(store, Now { monotonic: NEVER, ..now }).await?;
     Ok(InForce {
         revocations,
@@ -313,7 +313,7 @@ async fn load_own_keys(
     }
 }
 
-/// Fetches the keys once. If that fails, uses those that the gate kept, as a gate that starts now would.
+/// Fetches the keys once. If that fails, uses the keys in the store, as a starting gate would.
 pub(super) async fn load_keys(keys: &KeyStore, store: Option<&Store>, now: Timestamp) -> Result<(), String> {
     let settings = keys.settings();
     if matches!(settings.source, KeySource::Secret(_)) {

@@ -1,7 +1,7 @@
-//! `portcullis explain --signal`: what a security event token or a logout token would do, without a running gate.
+//! `portcullis explain --signal`: says what a security event token or a logout token would do, without a running gate.
 //!
-//! Reads the configuration as the gate would, fetches the sender's keys once, and lets the room of its kind judge the
-//! token. Publishes nothing.
+//! Reads the configuration as the gate would, fetches the sender's keys once, and passes the token to the
+//! module for its kind. Publishes nothing.
 
 use std::path::Path;
 
@@ -19,11 +19,11 @@ use crate::signals::token::TokenFault;
 use crate::state::record::Event;
 use crate::time::Timestamp;
 
-/// What a signal would do.
+/// The effect of a signal.
 pub(super) struct SignalVerdict {
-    /// The sender that it was judged as, as the configuration calls it.
+    /// The configured name of the sender that it was judged as.
     sender: Option<String>,
-    /// Why it would be refused.
+    /// Why it would be rejected.
     refusal: Option<String>,
     events: Vec<Event>,
     passed_over: Vec<&'static str>,
@@ -35,12 +35,12 @@ impl SignalVerdict {
         Self { sender, refusal: Some(why.into()), events: Vec::new(), passed_over: Vec::new() }
     }
 
-    /// Whether tokens would end.
+    /// Whether it would end tokens.
     pub(super) fn would_end_tokens(&self) -> bool {
         !self.events.is_empty()
     }
 
-    /// For people.
+    /// Formats it for people.
     pub(super) fn table(&self) -> String {
         let mut rows = Vec::new();
         let mut row = |mark: &str, what: &str, detail: String| {
@@ -65,7 +65,7 @@ impl SignalVerdict {
         format!("{}{verdict}\n", columns(&rows))
     }
 
-    /// For programs.
+    /// Formats it for programs.
     pub(super) fn json(&self) -> String {
         let event = |event: &Event| {
             json!({
@@ -89,7 +89,7 @@ impl SignalVerdict {
     }
 }
 
-/// Whose tokens an event ends.
+/// Describes whose tokens an event ends.
 fn whose(event: &Event) -> String {
     let subject =
         event.subject.as_ref().map(|subject| format!("{} {subject:?}", event.subject_kind.as_str()));
@@ -99,10 +99,10 @@ fn whose(event: &Event) -> String {
     format!("{} of {}, issued until {}", names.join(" of "), event.issuer, event.at)
 }
 
-/// Judges a signal at this time; `named` is the sender to judge it as, where the issuer of the token does not say.
+/// Judges a signal at this time; `named` is the sender to judge it as, if the token's issuer does not determine it.
 ///
 /// # Errors
-/// When the configuration is bad, or the trust in the sender's server cannot be set up.
+/// When the configuration is invalid, or TLS to the sender's server cannot be set up.
 pub(super) async fn judge(
     path: &Path,
     token: &str,
@@ -117,7 +117,7 @@ pub(super) async fn judge(
     let Ok(jws) = Jws::parse(inner.unwrap_or(body).as_bytes()) else {
         return Ok(SignalVerdict::refused(
             None,
-            "the file does not hold a signed token (JWS compact serialization)",
+            "the file does not contain a signed token (JWS compact serialization)",
         ));
     };
     let issuer = jws.payload.get("iss").and_then(Value::as_str).unwrap_or_default();
@@ -165,7 +165,7 @@ fn transmitter<'s>(settings: &'s Settings, issuer: &str, named: Option<&str>) ->
     }
 }
 
-/// Why no configured sender fits.
+/// Explains why no configured sender matches.
 fn nobody(settings: &Settings, issuer: &str, named: Option<&str>) -> String {
     let transmitters = settings.transmitters.iter().map(|known| known.name.as_str());
     let names: Vec<&str> =

@@ -1,5 +1,5 @@
-//! `portcullis completions` and `portcullis man`: what shells and `man` need to know of the commands, made from their
-//! definition.
+//! `portcullis completions` and `portcullis man`: generates shell completions and manual pages from the
+//! definition of the commands.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -30,14 +30,14 @@ pub(super) struct ManArgs {
     json: bool,
 }
 
-/// Prints the script for a shell.
+/// Prints the completion script for a shell.
 pub(super) fn completions(args: &CompletionsArgs, mut command: Command) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "portcullis", &mut script);
     written(io::stdout().write_all(&script))
 }
 
-/// Prints the page of the command, or writes the pages of all commands.
+/// Prints the manual page of the command, or writes the pages of all commands.
 pub(super) fn man(args: &ManArgs, command: Command) -> ExitCode {
     match &args.dir {
         None => {
@@ -72,7 +72,7 @@ fn pages(folder: &Path, mut command: Command) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// A closed standard output is no error; a full disk behind it is.
+/// Returns the exit code. A closed standard output is not an error; a full disk is.
 fn written(outcome: io::Result<()>) -> ExitCode {
     match outcome {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

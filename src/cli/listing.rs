@@ -1,4 +1,4 @@
-//! Lists of the admin API as commands print them: with filters, up to a limit, and saying when something is left out.
+//! Lists of the admin API as commands print them: filtered, limited, and with a note if there is more.
 
 use clap::Args;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::remote::{Failure, Remote, query};
 use super::table::cell;
 
-/// How much of a list to read, and from where.
+/// Which part of a list to read.
 #[derive(Args)]
 pub(super) struct ListLength {
     /// Show at most so many items; all, if omitted.
@@ -29,7 +29,7 @@ impl ListLength {
         remote.list_from(&query(endpoint, filters), self.after.as_deref(), most)
     }
 
-    /// Formats the items as a table, and says how to continue when the list goes on.
+    /// Formats the items as a table, and says how to continue if there are more.
     pub(super) fn table(&self, list: &Value, table: impl FnOnce(&Value) -> String) -> String {
         let shown = table(&list["items"]);
         match &list["next"] {

@@ -1,4 +1,4 @@
-//! The command line: one module per command, and what several of them share (`remote`, `listing`, `table`).
+//! The command line: one module per command, and those that several share (`remote`, `listing`, `table`).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,7 +27,7 @@ mod transfer;
 mod usage;
 mod user;
 
-/// Bad configuration or usage.
+/// The exit code for invalid configuration or usage.
 const BAD: u8 = 2;
 
 /// Stands in front of an HTTP API and lets a request through only with a bearer token that is still in force.
@@ -137,7 +137,7 @@ pub fn main() -> ExitCode {
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(usage) => {
-            // Help and version arrive here as well, and go to standard output. With nowhere to print, only the code is left.
+            // Help and version also arrive here and go to standard output. If printing fails, the exit code remains.
             drop(usage.print());
             return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(BAD));
         }

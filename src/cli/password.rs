@@ -1,4 +1,4 @@
-//! Reads passwords, from a terminal or from standard input. They are never arguments and never shown.
+//! Reads passwords from a terminal or from standard input. They are never arguments and never shown.
 
 use std::io::{BufRead, Read as _};
 
@@ -8,13 +8,13 @@ use zeroize::Zeroizing;
 use super::remote::Failure;
 use crate::authority::{Refused, check_password};
 
-/// The longest line that is read: far longer than any password, and small enough to hold.
+/// The longest line that is read: far longer than any password, and small enough to keep in memory.
 const LONGEST_LINE: u64 = 16 << 10;
 
-/// Where a password comes from.
+/// The source of a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PasswordSource {
-    /// Asked for twice.
+    /// The terminal, which asks for it twice.
     Terminal,
     /// The first line of standard input.
     StandardInput,
@@ -34,9 +34,9 @@ impl PasswordSource {
 
 fn asked_twice(id: &str) -> Result<Zeroizing<String>, Failure> {
     let password = asked(&format!("New password of {id}: "))?;
-    // Before the second time: an invalid password need not be typed again.
+    // Checked before asking again: an invalid password need not be typed twice.
     check(&password)?;
-    let again = asked("The same again: ")?;
+    let again = asked("Repeat the password: ")?;
     if verify_slices_are_equal(again.as_bytes(), password.as_bytes()).is_ok() {
         Ok(password)
     } else {
@@ -52,7 +52,7 @@ fn asked(prompt: &str) -> Result<Zeroizing<String>, Failure> {
     })
 }
 
-/// The first line, without its end.
+/// Reads the first line, without its line end.
 fn line(input: &mut impl BufRead) -> Result<Zeroizing<String>, Failure> {
     let mut bytes = Zeroizing::new(Vec::new());
     let read = input.take(LONGEST_LINE).read_until(b'\n', &mut bytes);

@@ -1,5 +1,5 @@
-//! `portcullis probe`: asks the telemetry listener of a gate whether it lives or is ready, for container probes. Reads no
-//! configuration and no certificates, so that it costs little and works wherever the binary does.
+//! `portcullis probe`: asks the telemetry listener of a gate whether it is live or ready, for container probes.
+//! Reads no configuration or certificates, so that it is cheap and works wherever the binary does.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -45,7 +45,7 @@ enum ProbeQuestion {
     Ready,
 }
 
-/// Runs the command: 0 when the gate says yes, 1 when it says no or does not respond, 2 when the URL makes no sense.
+/// Runs the command: returns 0 when the gate says yes, 1 when it says no or does not respond, 2 when the URL is invalid.
 pub(super) fn probe(args: &ProbeArgs) -> ExitCode {
     let path = match args.what {
         ProbeQuestion::Live => "/live",
@@ -67,7 +67,7 @@ pub(super) fn probe(args: &ProbeArgs) -> ExitCode {
             (false, json!({ "error": &why }), why)
         }
     };
-    // With nowhere to print, the exit code still tells.
+    // If printing fails, the exit code still tells the result.
     if args.json {
         drop(writeln!(std::io::stdout(), "{document}"));
     } else if passed {
@@ -93,7 +93,7 @@ fn ask(url: &Url, patience: Duration) -> Result<Response<Bytes>, String> {
 }
 
 impl ProbeArgs {
-    /// Whether the response says yes; as JSON, and as text.
+    /// Evaluates the response: whether it says yes, and as JSON and text.
     fn read(&self, response: &Response<Bytes>) -> (bool, Value, String) {
         let status = response.status();
         let strange = || {

@@ -1,4 +1,4 @@
-//! `portcullis reload`: makes a running gate load its configuration again, and shows what is wrong with it.
+//! `portcullis reload`: makes a running gate reload its configuration, and shows what is wrong with it.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -16,12 +16,12 @@ pub(super) struct ReloadArgs {
     remote: Remote,
 }
 
-/// Runs the command: 0 when the new configuration is in force, 1 when it is not.
+/// Runs the command: returns 0 when the new configuration is in force, 1 when it is not.
 pub(super) fn reload(ReloadArgs { remote }: &ReloadArgs) -> ExitCode {
     let outcome = remote.call(Method::POST, "/v1/reload", None);
     if let (Err(Failure::Problems(_, problems)), true) = (&outcome, remote.is_json()) {
         let document = json!({ "reloaded": false, "problems": problems });
-        // With nowhere to print, the exit code still tells.
+        // If printing fails, the exit code still tells the result.
         drop(writeln!(std::io::stdout(), "{document}"));
     }
     report(

@@ -1,5 +1,5 @@
-//! Calls to the admin listener of a running gate, for the commands: its address, the admin token, lists read page by page,
-//! and errors that say what to do. Knows nothing of what a call is for.
+//! Calls of commands to the admin listener of a running gate: its address, the admin token, lists read page by
+//! page, and errors that say what to do. Does not know what a call is for.
 
 use std::fmt;
 use std::io::Write as _;
@@ -18,7 +18,7 @@ use crate::tls;
 
 /// The environment variable with the admin token.
 const TOKEN: &str = "PORTCULLIS_ADMIN_TOKEN";
-/// Items of a list in one call; fewer when their response is too large.
+/// How many items of a list one call requests; fewer if the response is too large.
 const PAGE: usize = 1_000;
 
 /// The gate to call, and the credentials for it. The token is never an argument: every user of the machine can read those.
@@ -44,20 +44,20 @@ pub(super) struct Remote {
     json: bool,
 }
 
-/// Text as a segment of a path or a value of a query.
+/// Encodes text as a path segment or query value.
 pub(super) fn encoded(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, NON_ALPHANUMERIC)
 }
 
-/// An endpoint with those of the parameters that are given.
+/// An endpoint with the parameters that are present.
 pub(super) fn query(endpoint: &str, parameters: &[(&str, &Option<String>)]) -> String {
     let given = parameters.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
     let pairs: Vec<String> = given.map(|(name, value)| format!("{name}={}", encoded(value))).collect();
     if pairs.is_empty() { endpoint.to_owned() } else { format!("{endpoint}?{}", pairs.join("&")) }
 }
 
-/// Prints the outcome and returns the exit code: 0 on success, 1 on failure. A closed standard output is no error; the exit
-/// code still says the outcome.
+/// Prints the outcome and returns the exit code: 0 on success, 1 on failure. A closed standard output is not an
+/// error; the exit code still tells the result.
 pub(super) fn report(outcome: Result<String, Failure>) -> ExitCode {
     match outcome {
         Ok(text) => {
@@ -71,7 +71,7 @@ pub(super) fn report(outcome: Result<String, Failure>) -> ExitCode {
     }
 }
 
-/// Why a call failed, in words for a person.
+/// Why a call failed, in words for people.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The response is larger than the client accepts.
@@ -94,7 +94,7 @@ impl fmt::Display for Failure {
 }
 
 impl Remote {
-    /// Formats a response: as JSON with `--json`, else with `tell`.
+    /// Formats a response: as JSON with `--json`, otherwise with `tell`.
     pub(super) fn text(&self, answer: &Value, tell: impl FnOnce(&Value) -> String) -> String {
         if self.json { answer.to_string() } else { tell(answer) }
     }
@@ -109,8 +109,8 @@ impl Remote {
         self.list_from(endpoint, None, usize::MAX)
     }
 
-    /// Reads so many items of a list at most, from the beginning or after a place. `next` is the cursor of what is left, or
-    /// `null`; other members are those of the last page.
+    /// Reads a limited number of items from the beginning of a list, or after a place. `next` of the result is
+    /// where to continue, or `null`; other members are those of the last page.
     pub(super) fn list_from(
         &self,
         endpoint: &str,
@@ -146,7 +146,7 @@ impl Remote {
         }
     }
 
-    /// Calls an endpoint and returns the document of its response; `null` when the response has no body.
+    /// Calls an endpoint and returns the document of its response; `null` if the response has no body.
     pub(super) fn call(
         &self,
         method: Method,
@@ -240,7 +240,7 @@ impl Remote {
         }
     }
 
-    /// Where the token came from.
+    /// The source of the token.
     fn token_place(&self) -> String {
         self.token_file.as_ref().map_or_else(|| format!("${TOKEN}"), |path| path.display().to_string())
     }

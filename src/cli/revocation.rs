@@ -1,4 +1,4 @@
-//! `portcullis revocation`: the events of a running gate that still end tokens, and undoing them.
+//! `portcullis revocation`: lists the events of a running gate that still end tokens, and undoes them.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use super::listing::ListLength;
 use super::remote::{Failure, Remote, report};
 use super::table::{cell, columns};
 
-/// What to do, and the gate to do it at.
+/// The command, and the gate to call.
 #[derive(Args)]
 pub(super) struct RevocationArgs {
     #[command(subcommand)]
@@ -53,7 +53,7 @@ enum RevocationCommand {
     },
 }
 
-/// Runs the command: 0 on success, 1 on failure.
+/// Runs the command: returns 0 on success, 1 on failure.
 pub(super) fn revocation(RevocationArgs { command, remote }: &RevocationArgs) -> ExitCode {
     report(command.run(remote))
 }
@@ -105,7 +105,7 @@ pub(super) fn events(items: &Value, id: &str, until: &str, none: &str) -> String
     columns(&rows).trim_end().to_owned()
 }
 
-/// Whom an event names.
+/// Describes what an event names.
 fn names(event: &Value) -> String {
     let shown = |member: &str| match &event[member] {
         Value::Null => None,

@@ -7,7 +7,7 @@ use crate::config;
 
 /// Prints the schema.
 pub(super) fn schema() -> ExitCode {
-    // With nowhere to print, only the exit code is left.
+    // If printing fails, only the exit code remains.
     match writeln!(std::io::stdout(), "{:#}", config::schema()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_closed) => ExitCode::FAILURE,

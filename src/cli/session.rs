@@ -1,4 +1,5 @@
-//! `portcullis session`: the tokens in use at a running gate, and ending them. Knows the calls, not what makes a token idle.
+//! `portcullis session`: lists the tokens in use at a running gate, and ends them. Knows the calls, but not
+//! what makes a token idle.
 
 use std::process::ExitCode;
 
@@ -11,7 +12,7 @@ use super::listing::ListLength;
 use super::remote::{Failure, Remote, encoded, query, report};
 use super::table::documents;
 
-/// What to do, and the gate to do it at.
+/// The command, and the gate to call.
 #[derive(Args)]
 pub(super) struct SessionArgs {
     #[command(subcommand)]
@@ -56,7 +57,7 @@ enum SessionCommand {
     },
 }
 
-/// Runs the command: 0 on success, 1 on failure.
+/// Runs the command: returns 0 on success, 1 on failure.
 pub(super) fn session(SessionArgs { command, remote }: &SessionArgs) -> ExitCode {
     report(command.run(remote))
 }

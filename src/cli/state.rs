@@ -1,4 +1,4 @@
-//! `portcullis state`: creates, copies and moves the state store. Which store that is, the configuration says.
+//! `portcullis state`: creates, copies and moves the state store that the configuration names.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::config::{self, OnEmpty, Settings, StoreSettings};
 use crate::state::{Past, Store, redis};
 use crate::time::Now;
 
-/// What to do with the store.
+/// The command for the store.
 #[derive(Args)]
 pub(super) struct StateArgs {
     #[command(subcommand)]
@@ -100,7 +100,7 @@ struct ImportArgs {
     path: PathBuf,
 }
 
-/// What a command did, for people and for programs.
+/// The result of a command, for people and for programs.
 pub(super) struct StateDone {
     pub(super) text: String,
     pub(super) document: Value,
@@ -116,7 +116,7 @@ pub(super) fn state(args: &StateArgs) -> ExitCode {
                 .map(|loaded| init(&loaded.settings, args.accept_existing_tokens)),
             args.json,
         ),
-        // A job that makes copies has none of the gate's secrets in its environment.
+        // A backup job does not have the gate's secrets in its environment.
         StateCommand::Backup(args) => (
             config::load_to_judge(&args.configured.config, &[])
                 .map(|settings| back_up(&settings, args.authority, &args.path)),
@@ -138,7 +138,7 @@ pub(super) fn state(args: &StateArgs) -> ExitCode {
         Ok(Err(problem)) => (ExitCode::FAILURE, Err(problem)),
         Ok(Ok(done)) => (ExitCode::SUCCESS, Ok(if json { done.document.to_string() } else { done.text })),
     };
-    // With nowhere to print, the exit code still tells.
+    // If printing fails, the exit code still tells the result.
     drop(match text {
         Ok(text) if !to_standard_output => writeln!(std::io::stdout(), "{text}"),
         Ok(text) | Err(text) => writeln!(std::io::stderr(), "{text}"),
@@ -146,7 +146,7 @@ pub(super) fn state(args: &StateArgs) -> ExitCode {
     code
 }
 
-/// Copies a file of the gate, and says what is in the copy.
+/// Copies a file of the gate, and reports the content of the copy.
 fn back_up(settings: &Settings, authority: bool, to: &Path) -> Result<StateDone, String> {
     let state = match &settings.state.store {
         StoreSettings::Embedded(path) => Ok(path.as_path()),
@@ -173,7 +173,7 @@ fn back_up(settings: &Settings, authority: bool, to: &Path) -> Result<StateDone,
     })
 }
 
-/// Creates the store, and says what becomes of tokens issued before.
+/// Creates the store, and reports how tokens issued before are treated.
 fn init(settings: &Settings, accept_existing_tokens: bool) -> Result<StateDone, String> {
     let state = &settings.state;
     let store = match &state.store {

@@ -1,8 +1,8 @@
-//! Text in columns, for a person at a terminal, and JSON documents as rows of it. Knows no document by its meaning.
+//! Formats text in columns for a terminal, and JSON documents as rows of them. Does not know the meaning of a document.
 
 use serde_json::Value;
 
-/// Formats rows as lines, with every column as wide as its widest cell and two spaces between columns.
+/// Formats rows as lines; every column is as wide as its widest cell, with two spaces between columns.
 pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let mut widths = [0; N];
     for row in rows {
@@ -20,7 +20,7 @@ pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-/// Formats an array of documents as a table of these members, with a header; `None` when the array is empty.
+/// Formats an array of documents as a table of these members, with a header; `None` if the array is empty.
 pub(super) fn documents<const N: usize>(array: &Value, members: [&str; N]) -> Option<String> {
     let array = array.as_array().filter(|array| !array.is_empty())?;
     let mut rows = vec![members.map(|member| member.replace('_', " ").to_uppercase())];
@@ -34,8 +34,8 @@ pub(super) fn details(document: &Value, members: &[&str]) -> String {
     columns(&members.iter().map(row).collect::<Vec<_>>()).trim_end().to_owned()
 }
 
-/// A value of a document as text; `-` for nothing. Control characters are escaped: names come from outside, and a terminal
-/// would obey them.
+/// Formats a value of a document as text; `-` for null. Control characters are escaped: names come from
+/// outside, and a terminal would interpret them.
 pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),

@@ -1,4 +1,4 @@
-//! `portcullis state export` and `state import`: the files and streams around a state that moves to another store.
+//! `portcullis state export` and `state import`: opens the files and streams for moving state to another store.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read as _};
@@ -15,7 +15,7 @@ use crate::state::transfer::{
 };
 use crate::time::Timestamp;
 
-const MEMORY: &str = "state.store is \"memory\": nothing is kept that could be moved";
+const MEMORY: &str = "state.store is \"memory\": nothing is stored that could be moved";
 
 fn runtime() -> Result<Runtime, String> {
     Builder::new_current_thread().enable_all().build().map_err(|error| format!("cannot start: {error}"))
@@ -58,7 +58,7 @@ fn export_to(from: ExportedStore<'_>, out: &mut dyn io::Write) -> Result<Transfe
     runtime()?.block_on(write(from, &mut out)).map_err(|error| error.to_string())
 }
 
-/// What is not complete never has the name of the file.
+/// Writes to a temporary name first, so that an incomplete export never has the file's name.
 fn export_file(from: ExportedStore<'_>, to: &Path) -> Result<TransferHeader, String> {
     let failed = |error: io::Error| format!("{}: cannot be written: {error}", to.display());
     let create =
@@ -79,7 +79,7 @@ fn export_file(from: ExportedStore<'_>, to: &Path) -> Result<TransferHeader, Str
     exported
 }
 
-/// Adds a file, or standard input, to the configured store.
+/// Imports a file, or standard input, into the configured store.
 pub(super) fn import(settings: &Settings, from: &Path) -> Result<StateDone, String> {
     let to = match &settings.state.store {
         StoreSettings::Memory => return Err(MEMORY.to_owned()),
@@ -102,7 +102,7 @@ pub(super) fn import(settings: &Settings, from: &Path) -> Result<StateDone, Stri
         since => format!("tokens issued before {since} are refused"),
     };
     let note = if report.keeps_beginning {
-        "; the file was exported while a gate used the store, which may know more: stop that gate, export and import again"
+        "; a gate used the store during the export, so the file may be incomplete: stop that gate, export and import again"
     } else {
         ""
     };

@@ -1,4 +1,4 @@
-//! `portcullis usage`: which client called which route, how often and when last, as a running gate counted it.
+//! `portcullis usage`: lists which client called which route, how often and when last, as counted by a running gate.
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use super::listing::ListLength;
 use super::remote::{Failure, Remote, report};
 use super::table::documents;
 
-/// Whose usage, and the gate that counted it.
+/// The client to show, and the gate that counted its usage.
 #[derive(Args)]
 pub(super) struct UsageArgs {
     /// Show only the usage of this client.
@@ -22,7 +22,7 @@ pub(super) struct UsageArgs {
     remote: Remote,
 }
 
-/// Runs the command: 0 on success, 1 on failure.
+/// Runs the command: returns 0 on success, 1 on failure.
 pub(super) fn usage(args: &UsageArgs) -> ExitCode {
     report(args.run())
 }

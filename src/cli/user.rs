@@ -1,4 +1,4 @@
-//! `portcullis user`: the users of a running gate's authority, their roles and passwords.
+//! `portcullis user`: manages the users of a running gate's authority, their roles and passwords.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use super::password::PasswordSource;
 use super::remote::{Failure, Remote, encoded, report};
 use super::table::{cell, details, documents};
 
-/// What to do, and the gate to do it at.
+/// The command, and the gate to call.
 #[derive(Args)]
 pub(super) struct UserArgs {
     #[command(subcommand)]
@@ -82,7 +82,7 @@ enum UserCommand {
     },
 }
 
-/// Runs the command: 0 on success, 1 on failure.
+/// Runs the command: returns 0 on success, 1 on failure.
 pub(super) fn user(UserArgs { command, remote }: &UserArgs) -> ExitCode {
     report(command.run(remote))
 }
@@ -134,7 +134,7 @@ fn password(remote: &Remote, id: &str, stdin: bool, remove: bool) -> Result<Stri
     }
     let source = if stdin { PasswordSource::StandardInput } else { PasswordSource::Terminal };
     if source == PasswordSource::Terminal {
-        // Before a password is typed twice: there may be no such user.
+        // Checked before a password is typed twice: the user may not exist.
         remote.call(Method::GET, &path(id), None)?;
     }
     let new = source.read(id)?;

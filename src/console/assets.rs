@@ -9,20 +9,20 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
 
-/// Name, type and content of each.
+/// Name, media type and content of each asset.
 const ALL: [(&str, &str, &str); 3] = [
     ("console.css", "text/css; charset=utf-8", include_str!("assets/console.css")),
     ("console.js", "text/javascript; charset=utf-8", include_str!("assets/console.js")),
     ("icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
 ];
 
-/// Changes with any of them, so that browsers may keep them for as long as they like.
+/// Changes whenever an asset changes, so that browsers can cache assets indefinitely.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let all: String = ALL.iter().map(|(_, _, content)| *content).collect();
     digest(&SHA256, all.as_bytes()).as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 });
 
-/// Where one is.
+/// The URL of an asset.
 pub(super) fn url(name: &str) -> String {
     format!("/console/assets/{name}?v={}", *VERSION)
 }

@@ -23,7 +23,7 @@ mod pages;
 
 use input::Expiry;
 
-/// Credentials on one page.
+/// How many credentials one page shows.
 const PAGE: usize = 50;
 
 pub(super) fn routes() -> Router<Console> {
@@ -36,15 +36,16 @@ pub(super) fn routes() -> Router<Console> {
         .route("/console/credentials/{client_id}/delete", get(confirm).post(delete))
 }
 
-/// A credential with all that its pages say about it.
+/// A credential with everything that its pages show.
 pub(super) struct Shown {
     pub(super) credential: Arc<Credential>,
     pub(super) owner: Option<Arc<User>>,
-    /// When a request was last forwarded with one of its tokens; as far as that is counted by client.
+    /// When a request was last forwarded with one of its tokens, as far as usage is counted by client.
     pub(super) last_used_at: Option<Timestamp>,
 }
 
-/// The authority, for a visitor who may see credentials; and the user whose credentials are all that the visitor sees.
+/// Returns the authority and, if the visitor may see only the credentials of one user, that user. Fails for
+/// visitors who may see none.
 fn desk<'a>(
     console: &'a Shared,
     visitor: &'a Visitor,
@@ -59,7 +60,7 @@ fn desk<'a>(
     Ok((authority, user))
 }
 
-/// The credential of a path; one of somebody else does not exist for a user.
+/// Finds the credential of a path. For a user, the credentials of other users do not exist.
 fn find<'a>(
     console: &'a Shared,
     visitor: &'a Visitor,
@@ -106,7 +107,7 @@ async fn list(
     Ok(pages::list(&visitor, &rows, owner, next))
 }
 
-/// For whom a credential is made: the user who is signed in, or the one that an operator named.
+/// The owner of a new credential: the user who is signed in, or the one that an operator named.
 fn owner(authority: &Authority, user: Option<&Arc<User>>, named: &str) -> Option<Arc<User>> {
     user.cloned().or_else(|| authority.user(named))
 }
@@ -184,7 +185,7 @@ async fn details(
     Ok(pages::details(visitor, &shown, in_use, typed, Timestamp::now()))
 }
 
-/// How many of its tokens are in use.
+/// Counts how many of its tokens are in use.
 async fn tokens(
     console: &Shared,
     authority: &Authority,

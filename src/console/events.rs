@@ -1,4 +1,4 @@
-//! The log of events that end tokens, and a form to publish one.
+//! The pages of events that end tokens: their log, and a form to publish one.
 
 use axum::Router;
 use axum::extract::{Query, State};
@@ -21,7 +21,7 @@ mod pages;
 
 pub(super) use pages::whom;
 
-/// Events on one page.
+/// How many events one page shows.
 const PAGE: usize = 50;
 
 pub(super) fn routes() -> Router<Console> {
@@ -74,7 +74,7 @@ async fn blank(
     Ok(pages::form(&visitor, &console.api.issuers(), (&fields, None)))
 }
 
-/// Shows first how many tokens an event ends, then publishes it.
+/// Shows how many tokens an event would end; publishes it once confirmed.
 async fn publish(State(console): State<Console>, sent: SentForm) -> Result<Response, PageError> {
     let SentForm { visitor, fields } = sent;
     visitor.require(Permission::Events)?;
@@ -101,7 +101,7 @@ fn again(console: &Shared, visitor: &Visitor, fields: &Fields, problem: (&str, &
     (StatusCode::UNPROCESSABLE_ENTITY, page).into_response()
 }
 
-/// The form as the body of the admin API's call.
+/// Converts the form to a request body of the admin API.
 fn document(fields: &Fields) -> Result<Vec<u8>, (&'static str, String)> {
     let mut members = Map::new();
     for name in ["type", "issuer", "subject", "session", "client", "jti"] {
@@ -117,7 +117,7 @@ fn document(fields: &Fields) -> Result<Vec<u8>, (&'static str, String)> {
     Ok(Value::Object(members).to_string().into_bytes())
 }
 
-/// The field that a complaint is about: the first one that it names.
+/// The field that an error message is about: the first one that it names.
 fn at_fault(what: &str) -> &'static str {
     let named = ["subject", "session", "client", "jti", "role_version", "issuer"]
         .into_iter()

@@ -1,6 +1,6 @@
 //! Explains why a token is rejected: every check with what was compared, and the latest rejected requests by request id.
 //!
-//! A token is sent in a form body, checked and discarded: no page shows it again, and no log line contains it.
+//! A token arrives in a form body, is checked and discarded: it appears on no page and in no log line.
 
 use axum::Router;
 use axum::extract::State;
@@ -20,7 +20,7 @@ mod pages;
 
 use pages::Lookup;
 
-/// Refusals in the list.
+/// How many rejected requests are listed.
 const LISTED: usize = 20;
 
 pub(super) fn routes() -> Router<Console> {

@@ -1,4 +1,4 @@
-//! Submitted form fields, by name; some may occur several times.
+//! The fields of submitted forms, by name; a name may occur several times.
 
 use std::collections::BTreeSet;
 
@@ -10,26 +10,26 @@ use super::visitor::Visitor;
 use super::{Console, Shared};
 use crate::admin::{AdminLimits, read_body};
 
-/// The field with the token of the visit.
+/// The field with the visit's CSRF token.
 pub(super) const CSRF: &str = "csrf";
-/// The field with what a form is told apart by from the same one sent again.
+/// The field with a value that is unique to each rendered form, so that a form that is sent again is recognized.
 pub(super) const ONCE: &str = "once";
 
-/// The largest form, in bytes. Nobody need be signed in to send one.
+/// The largest form, in bytes. Anybody can send one without signing in.
 const LARGEST: usize = 64 * 1024;
 
-/// A form of a page, sent by its visitor.
+/// A submitted form, and the visitor who sent it.
 pub(super) struct SentForm {
     pub(super) visitor: Visitor,
     pub(super) fields: Fields,
 }
 
-/// The fields of a form; values as they were typed.
+/// The fields of a form, with the values as typed.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Fields(Vec<(String, String)>);
 
 impl Fields {
-    /// Of these names and values.
+    /// Creates fields from these names and values.
     pub(super) const fn of(pairs: Vec<(String, String)>) -> Self {
         Self(pairs)
     }
@@ -38,30 +38,30 @@ impl Fields {
         Self(form_urlencoded::parse(body).into_owned().collect())
     }
 
-    /// The first value of a field; empty when it is missing.
+    /// The first value of a field; empty if it is missing.
     pub(super) fn text(&self, name: &str) -> &str {
         self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 
-    /// The same without spaces around it.
+    /// The first value of a field without surrounding spaces.
     pub(super) fn trimmed(&self, name: &str) -> &str {
         self.text(name).trim()
     }
 
-    /// Every value of a field.
+    /// All non-empty values of a field.
     pub(super) fn all(&self, name: &str) -> Vec<String> {
         let values = self.0.iter().filter(|(known, value)| known == name && !value.is_empty());
         values.map(|(_, value)| value.clone()).collect()
     }
 
-    /// The lines of a field that takes several values, each once.
+    /// The lines of a multi-line field, without duplicates.
     pub(super) fn lines(&self, name: &str) -> Vec<String> {
         let lines = self.text(name).lines().map(str::trim).filter(|line| !line.is_empty());
         let mut known = BTreeSet::new();
         lines.filter(|line| known.insert(*line)).map(str::to_owned).collect()
     }
 
-    /// Whether a box is ticked.
+    /// Whether a checkbox is checked.
     pub(super) fn is_ticked(&self, name: &str) -> bool {
         !self.text(name).is_empty()
     }
@@ -84,7 +84,7 @@ impl FromRequest<Console> for SentForm {
 /// Reads a form that a page of this origin sent.
 ///
 /// # Errors
-/// When another origin sent it, or it is no form.
+/// When another origin sent it, or it is not a form.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: axum::body::Body,
@@ -105,7 +105,7 @@ pub(super) async fn read(
     Ok(Fields::parse(&body))
 }
 
-/// Whether a page of the console sent the request, as the browser says. Programs say nothing about it.
+/// Whether a page of the console sent the request, according to the browser. Other programs do not send these headers.
 fn is_from_here(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     if let Some(origin) = text(header::ORIGIN) {

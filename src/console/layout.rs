@@ -1,4 +1,4 @@
-//! Shared layout of all pages: the frame with its menu, and the components of forms and tables.
+//! The shared layout of all pages: the frame with its menu, and the components of forms and tables.
 
 use maud::{DOCTYPE, Markup, html};
 
@@ -7,7 +7,7 @@ use super::form::{CSRF, ONCE};
 use super::visitor::Visitor;
 use super::visits::random;
 
-/// A page for a visitor. `path` is the entry of the menu that it belongs to.
+/// A page for a visitor. `path` is the menu entry that it belongs to.
 pub(super) fn page(visitor: &Visitor, path: &str, title: &str, body: Markup) -> Markup {
     framed(
         title,
@@ -30,7 +30,7 @@ pub(super) fn page(visitor: &Visitor, path: &str, title: &str, body: Markup) -> 
     )
 }
 
-/// A page for nobody in particular.
+/// A page without a visitor.
 pub(super) fn bare(title: &str, body: Markup) -> Markup {
     framed(
         title,
@@ -62,19 +62,19 @@ fn framed(title: &str, body: Markup) -> Markup {
     }
 }
 
-/// The fields that every form of a visitor carries.
+/// The hidden fields that every form of a visitor contains.
 pub(super) fn hidden(visitor: &Visitor) -> Markup {
     html! {
         input type="hidden" name=(CSRF) value=(visitor.visit.csrf);
-        // Without random numbers the form is refused as one that was sent before.
+        // If random numbers are unavailable, the form is rejected as one that was sent before.
         input type="hidden" name=(ONCE) value=(random().unwrap_or_default());
     }
 }
 
-/// The kind of a field that takes several lines.
+/// The kind of a multi-line field.
 pub(super) const LINES: &str = "lines";
 
-/// A labelled field, with what is wrong about it beside it.
+/// A labelled field; shows what is wrong with its value.
 pub(super) struct FormField<'a> {
     pub(super) label: &'a str,
     pub(super) name: &'a str,
@@ -115,7 +115,7 @@ impl FormField<'_> {
                 @let invalid = self.problem.map(|_| "true");
                 @let described = (!described.is_empty()).then(|| described.join(" "));
                 @if self.kind == LINES {
-                    // The first line break of the content is not part of it.
+                    // HTML ignores the first line break of the content.
                     textarea id=(id) name=(self.name) required[self.required] spellcheck="false" autocomplete=(self.autocomplete)
                         aria-invalid=[invalid] aria-describedby=[described] { "\n" (self.value) }
                 } @else {
@@ -128,7 +128,7 @@ impl FormField<'_> {
     }
 }
 
-/// A box for each of these, ticked where it was chosen.
+/// A checkbox for each of these words, checked if chosen.
 pub(super) fn boxes(
     legend: &str,
     name: &str,
@@ -151,7 +151,7 @@ pub(super) fn boxes(
     }
 }
 
-/// Words as labels; an empty list says so.
+/// Words as labels; an empty list shows "none".
 pub(super) fn labels(words: &[Box<str>]) -> Markup {
     html! {
         @if words.is_empty() { span.none { "none" } }
@@ -159,7 +159,7 @@ pub(super) fn labels(words: &[Box<str>]) -> Markup {
     }
 }
 
-/// A text with a button that copies it.
+/// A text with a button to copy it.
 pub(super) fn copied(id: &str, label: &str, text: &str) -> Markup {
     html! {
         div.copied {
@@ -170,7 +170,7 @@ pub(super) fn copied(id: &str, label: &str, text: &str) -> Markup {
     }
 }
 
-/// The link to the rest of a list.
+/// The link to the next page of a list.
 pub(super) fn more(next: Option<String>) -> Markup {
     html! {
         @if let Some(next) = next {
@@ -179,12 +179,12 @@ pub(super) fn more(next: Option<String>) -> Markup {
     }
 }
 
-/// A query for a link, properly encoded.
+/// Encodes a query for a link.
 pub(super) fn query(pairs: &[(&str, &str)]) -> String {
     form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
-/// A segment of a path for a link.
+/// Encodes a path segment for a link.
 pub(super) fn segment(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

@@ -1,4 +1,4 @@
-//! The live page: shows what the gate does now and did in the last ten minutes.
+//! The live page: shows what the gate is doing now and did in the last ten minutes.
 //!
 //! One task samples the metrics and renders the page once for all viewers. A stream sends it to each of them,
 //! and ends when its visitor is no longer allowed to see it.
@@ -31,28 +31,28 @@ mod stream;
 use history::History;
 use state::LiveState;
 
-/// How often instruments are read, and the page rendered.
+/// How often metrics are sampled and the page is rendered.
 const TICK: Duration = Duration::from_secs(2);
-/// Streams at a time, so that they leave room for pages and for the admin API.
+/// The most concurrent streams, which leaves room for pages and the admin API.
 const MOST_STREAMS: usize = 100;
 
-/// What the live page shows beside the instruments.
+/// What the live page shows besides the metrics.
 pub struct Watched {
     /// Readiness and key sets.
     pub health: Arc<Health>,
-    /// What is open on the public listener.
+    /// The connections on the public listener.
     pub connections: Arc<ConnectionCounts>,
-    /// Brings up to date what is not counted as it happens.
+    /// Updates values that are not counted as they change.
     pub gauges: Box<dyn Fn() + Send + Sync>,
-    /// How far the shutdown has come.
+    /// The phase of the shutdown.
     pub shutdown: Shutdown,
 }
 
-/// What is kept between two looks.
+/// What is kept between two samples.
 pub(super) struct LivePage {
     watched: Watched,
     history: Mutex<History>,
-    /// The event for every stream; empty before the first.
+    /// The latest event for all streams; empty before the first one.
     newest: watch::Sender<Bytes>,
     places: Arc<Semaphore>,
 }
@@ -65,7 +65,7 @@ impl LivePage {
 }
 
 impl Shared {
-    /// What the page shows at this moment.
+    /// Renders the current content of the page.
     fn rendered(&self, now: Now) -> Markup {
         let snapshot = {
             let history = self.live.history.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,11 +74,11 @@ impl Shared {
         pages::fragment(&snapshot)
     }
 
-    /// One look at the instruments, and the page for those who watch it.
+    /// Samples the metrics and renders the page for its viewers.
     fn tick(&self, now: Now) {
         let live = &self.live;
         if !self.is_enabled() || !self.has_a_door() {
-            // Nobody is let in: those who watch have to notice that.
+            // Nobody may see the page any more: its viewers must notice that.
             live.history.lock().unwrap_or_else(PoisonError::into_inner).clear();
             live.newest.send_replace(Bytes::new());
             return;

@@ -41,23 +41,23 @@ use visits::Visits;
 
 pub use live::Watched;
 
-/// Where it is on the admin listener.
+/// The path of the console on the admin listener.
 const ROOT: &str = "/console/";
 
-/// What the pages work with.
+/// The shared state of all pages.
 #[derive(Clone)]
 struct Console(Arc<Shared>);
 
 struct Shared {
-    /// What the admin API can do.
+    /// The operations of the admin API.
     api: Api,
     /// The admin tokens.
     access: Arc<Access>,
     /// `console.enabled`, which a reload may change.
     enabled: Arc<AtomicBool>,
-    /// Who is signed in.
+    /// The visitors who are signed in.
     visits: Visits,
-    /// Wrong passwords and tokens.
+    /// The limits on guessing passwords and tokens.
     guesses: Guesses,
     /// What the live page shows.
     live: LivePage,
@@ -72,7 +72,7 @@ impl std::ops::Deref for Console {
 }
 
 impl Shared {
-    /// Whether the configuration serves the pages.
+    /// Whether the configuration enables the console.
     fn is_enabled(&self) -> bool {
         self.enabled.load(Ordering::Relaxed)
     }
@@ -84,9 +84,9 @@ impl Shared {
     }
 }
 
-/// The pages, for the router of the admin listener; nothing but 404 while they are not `enabled`.
+/// The pages, for the router of the admin listener; all of them respond with 404 unless `enabled` is true.
 ///
-/// Must be called within a runtime: what the live page shows is sampled there until the gate has drained.
+/// Must be called within a runtime, in which the live page is sampled until the gate has drained.
 pub fn router(api: Api, access: Arc<Access>, enabled: Arc<AtomicBool>, watched: Watched) -> Router {
     let console = Console(Arc::new(Shared {
         api,
@@ -110,7 +110,7 @@ pub fn router(api: Api, access: Arc<Access>, enabled: Arc<AtomicBool>, watched: 
         .merge(usage::routes())
         .route("/console/{*rest}", any(|| async { PageError::NoPage }))
         .layer(from_fn_with_state(console.clone(), logged))
-        // Outermost, so that it holds for every refusal as well.
+        // The outermost layer, so that it also applies to every error.
         .layer(from_fn(secured))
         .with_state(console.clone());
     Router::new()
@@ -119,7 +119,7 @@ pub fn router(api: Api, access: Arc<Access>, enabled: Arc<AtomicBool>, watched: 
         .merge(pages)
 }
 
-/// The first page that the visitor may see.
+/// Redirects to the first page that the visitor may see.
 async fn home(visitor: Visitor) -> Response {
     match visitor.tabs().next() {
         Some(tab) => Redirect::to(tab.path).into_response(),
@@ -128,7 +128,7 @@ async fn home(visitor: Visitor) -> Response {
     }
 }
 
-/// What a browser must not do with the pages.
+/// Adds the headers that restrict what a browser does with the pages.
 async fn secured(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     for (name, value) in [
@@ -138,7 +138,7 @@ async fn secured(request: Request, next: Next) -> Response {
              form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
         ),
         (header::X_FRAME_OPTIONS, "DENY"),
-        // With `no-referrer` browsers send `Origin: null`, and our own forms would be refused.
+        // With `no-referrer`, browsers send `Origin: null`, and our own forms would be rejected.
         (header::REFERRER_POLICY, "same-origin"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CACHE_CONTROL, "no-store"),
@@ -148,7 +148,7 @@ async fn secured(request: Request, next: Next) -> Response {
     response
 }
 
-/// Serves a page if the console can be used at all, and logs what was asked for and by whom.
+/// Serves a page if the console is enabled, and logs what was requested and by whom.
 async fn logged(State(console): State<Console>, request: Request, next: Next) -> Response {
     if !console.is_enabled() {
         return Problem::new(StatusCode::NOT_FOUND, "the console is disabled").into_response();
@@ -157,7 +157,7 @@ async fn logged(State(console): State<Console>, request: Request, next: Next) ->
         return PageError::NobodyCanSignIn.into_response();
     }
     let method = request.method().clone();
-    // The pattern, not the path: a path may name a person.
+    // The pattern, not the path: a path may contain the name of a person.
     let path = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let client_address = request.extensions().get::<Peer>().map(|Peer(peer)| peer.ip());
     let client_address = client_address.map(|address| address.to_string()).unwrap_or_default();

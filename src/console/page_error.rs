@@ -12,23 +12,23 @@ use crate::admin::Problem;
 /// Why a page is not shown, or a form changed nothing.
 #[derive(Debug)]
 pub(super) enum PageError {
-    /// Nobody is signed in; afterwards they come back to this path.
+    /// Nobody is signed in; signing in leads back to this path.
     SignIn { back: String },
-    /// A form was sent, but nobody is signed in.
+    /// A form was submitted, but nobody is signed in.
     Ended,
     /// The form does not come from a page of this visit.
     Foreign,
-    /// What is sent is no form.
+    /// The submitted data is not a valid form.
     Unreadable(Cow<'static, str>),
-    /// The visitor may not see this.
+    /// The visitor does not have access.
     Forbidden(Cow<'static, str>),
-    /// There is no such page, or no such record for this visitor.
+    /// The page does not exist, or the record does not exist for this visitor.
     NoPage,
     /// Neither an admin token nor a password is configured.
     NobodyCanSignIn,
-    /// Too many attempts; how many seconds to wait.
+    /// Too many attempts; contains the seconds to wait.
     Slow(u64),
-    /// The gate could not do it.
+    /// The gate could not do what was asked.
     Gate { status: StatusCode, why: String },
 }
 

@@ -1,4 +1,4 @@
-//! The page of revocations: events still in effect, and undoing them.
+//! The pages of revocations: lists events that are still in effect, and undoes them.
 
 use axum::Router;
 use axum::extract::{Path, Query, State};
@@ -16,7 +16,7 @@ use crate::admin::{Permission, is_bad};
 
 mod pages;
 
-/// Revocations on one page.
+/// How many revocations one page shows.
 const PAGE: usize = 50;
 
 pub(super) fn routes() -> Router<Console> {
@@ -25,7 +25,7 @@ pub(super) fn routes() -> Router<Console> {
         .route("/console/revocations/{sequence}/undo", get(confirm).post(undo))
 }
 
-/// The page that asks whether an event is to be undone.
+/// The path of the page that asks for confirmation before an event is undone.
 pub(super) fn undo_path(sequence: u64) -> String {
     format!("{}/{sequence}/undo", pages::HOME)
 }
@@ -51,7 +51,7 @@ async fn list(
     }
 }
 
-/// The sequence that a path names.
+/// Parses the sequence in a path.
 fn sequence(text: &str) -> Result<u64, PageError> {
     text.parse().map_err(|_not_a_number| PageError::NoPage)
 }

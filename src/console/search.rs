@@ -1,4 +1,4 @@
-//! Shared search of the lists of events, revocations, sessions and usage, with its search bar.
+//! The search that the lists of events, revocations, sessions and usage share, with its search bar.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::layout::{self, FormField};
 use crate::admin::{SessionSearch, WhomFilter};
 
-/// What a list is searched for, as the query has it. A field that was left empty is not meant.
+/// The search fields from the query. Empty fields are ignored.
 #[derive(Debug, Deserialize, Default)]
 #[serde(default)]
 pub(super) struct Searched {
@@ -22,14 +22,14 @@ pub(super) struct Searched {
     pub(super) from: String,
 }
 
-/// A value that is meant.
+/// Returns a value unless it is empty.
 pub(super) fn meant(text: &str) -> Option<String> {
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
 }
 
 impl Searched {
-    /// As the search for events takes it.
+    /// Converts it to a filter for events.
     pub(super) fn whom(&self) -> WhomFilter {
         WhomFilter {
             subject: meant(&self.subject),
@@ -40,7 +40,7 @@ impl Searched {
         }
     }
 
-    /// As the search for sessions takes it.
+    /// Converts it to a filter for sessions.
     pub(super) fn sessions(&self) -> SessionSearch {
         SessionSearch {
             subject: meant(&self.subject),
@@ -49,14 +49,14 @@ impl Searched {
         }
     }
 
-    /// Whether anything is looked for.
+    /// Whether any field is set.
     pub(super) fn is_narrowed(&self) -> bool {
         [&self.r#type, &self.issuer, &self.subject, &self.client, &self.session, &self.jti]
             .iter()
             .any(|text| meant(text).is_some())
     }
 
-    /// The same search from another place.
+    /// The URL of the same search, starting at another place.
     pub(super) fn link(&self, path: &str, from: &str) -> String {
         let all = [
             ("type", &*self.r#type),
@@ -72,7 +72,7 @@ impl Searched {
     }
 }
 
-/// A field with a choice of values; each with its text.
+/// A field with a choice of values, each with its label.
 pub(super) fn choice(label: &str, name: &str, options: &[(&str, &str)], chosen: &str) -> Markup {
     let id = format!("f-{name}");
     html! {
@@ -85,19 +85,19 @@ pub(super) fn choice(label: &str, name: &str, options: &[(&str, &str)], chosen: 
     }
 }
 
-/// The choice of an issuer; of any, when `any` says how that is called.
+/// A choice of issuers; `any` is the label of the choice of all issuers.
 pub(super) fn issuers(all: &[Arc<str>], any: Option<&str>, chosen: &str) -> Markup {
     let any = any.map(|text| ("", text));
     let options: Vec<_> = any.into_iter().chain(all.iter().map(|name| (&**name, &**name))).collect();
     choice("Issuer", "issuer", &options, chosen)
 }
 
-/// A text to look for.
+/// A text field of the search.
 pub(super) fn sought(label: &str, name: &str, value: &str) -> Markup {
     FormField { label, name, value, ..FormField::default() }.render()
 }
 
-/// The bar above a list, which searches it.
+/// The search bar above a list.
 pub(super) fn bar(path: &str, fields: Markup, is_narrowed: bool, problem: Option<&str>) -> Markup {
     html! {
         form.bar method="get" action=(path) role="search" {
@@ -109,12 +109,12 @@ pub(super) fn bar(path: &str, fields: Markup, is_narrowed: bool, problem: Option
     }
 }
 
-/// What stands where a list has no rows.
+/// What a list without rows shows.
 pub(super) fn nothing(title: &str, text: &str) -> Markup {
     html! { div.card.empty { p { strong { (title) } } p { (text) } } }
 }
 
-/// The beginning of a token's name, which log lines have as well.
+/// The first digits of a token's digest, as in log lines.
 pub(super) fn digits(name: &str) -> Markup {
     html! { code title=(name) { (name.get(..12).unwrap_or(name)) } }
 }

@@ -1,4 +1,4 @@
-//! The page of sessions: tokens in use, and ending them.
+//! The pages of sessions: lists tokens in use, and ends them.
 
 use axum::Router;
 use axum::extract::{Path, Query, State};
@@ -16,7 +16,7 @@ use crate::admin::{Permission, is_bad};
 
 mod pages;
 
-/// Sessions on one page.
+/// How many sessions one page shows.
 const PAGE: usize = 50;
 
 pub(super) fn routes() -> Router<Console> {

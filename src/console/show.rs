@@ -10,7 +10,7 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// How far a moment is from now.
+/// Describes how far a moment is from now.
 fn distance(at: Timestamp, now: Timestamp) -> String {
     match (at.since(now), now.since(at)) {
         (Duration::ZERO, past) if past < Duration::from_secs(1) => "just now".to_owned(),
@@ -19,21 +19,21 @@ fn distance(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// A moment, with how far it is from now.
+/// A moment, and how far it is from now.
 pub(super) fn moment(at: Timestamp, now: Timestamp) -> Markup {
     let exact = at.to_string();
     let relative = distance(at, now);
     html! { time datetime=(exact) title=(exact) { (date(&exact)) " " span.relative { "(" (relative) ")" } } }
 }
 
-/// The same, where only the distance matters.
+/// Only how far a moment is from now.
 pub(super) fn ago(at: Timestamp, now: Timestamp) -> Markup {
     let exact = at.to_string();
     let text = distance(at, now);
     html! { time datetime=(exact) title=(exact) { (text) } }
 }
 
-/// A span of time in its largest unit that says enough.
+/// A time span in its largest suitable unit.
 pub(super) fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     let (count, unit) = match seconds {
@@ -53,12 +53,12 @@ fn date(exact: &str) -> String {
     }
 }
 
-/// The day of a moment, as a date field holds it.
+/// The day of a moment, in the format of a date field.
 pub(super) fn day(at: Timestamp) -> String {
     at.to_string().get(..10).unwrap_or_default().to_owned()
 }
 
-/// A number of things.
+/// A number with its noun.
 pub(super) fn count(number: usize, one: &str, many: &str) -> String {
     match number {
         0 => format!("no {many}"),

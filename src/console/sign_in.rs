@@ -24,12 +24,13 @@ use crate::authority::throttle::{AddressThrottle, GuessLimit, network};
 use crate::identity::Key;
 use crate::time::Monotonic;
 
-/// Passwords that may be tried in a minute: for one user from one address, for one user, from one address.
+/// How many passwords may be tried per minute: for one user from one address, for one user, and from one address.
 const FOR_USER_FROM_ADDRESS: NonZeroU32 = NonZeroU32::MIN.saturating_add(4);
 const FOR_USER: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
 const FROM_ADDRESS: NonZeroU32 = NonZeroU32::MIN.saturating_add(29);
 
-/// Limits on guessing passwords. Passwords that people remember can be guessed, so over a limit none is looked at.
+/// The limits on guessing passwords. Passwords that people remember can be guessed, so attempts over a
+/// limit are not even checked.
 pub(super) struct Guesses {
     pairs: GuessLimit<(Key, IpAddr)>,
     users: GuessLimit<Key>,
@@ -50,7 +51,7 @@ impl Guesses {
     /// Counts an attempt.
     ///
     /// # Errors
-    /// When there were too many.
+    /// When there were too many attempts.
     fn attempt(&self, user: &str, address: IpAddr, now: Monotonic) -> Result<(), PageError> {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, user.as_bytes()).as_ref());
@@ -78,7 +79,7 @@ async fn show(State(console): State<Console>, visitor: Option<Visitor>, uri: Uri
     page(&console, &Fields::default(), &next, None).into_response()
 }
 
-/// Where a visitor wants to go: only ever a page of the console.
+/// The page to open after signing in; always a page of the console.
 fn next(fields: &Fields) -> String {
     let wanted = fields.text("next");
     let is_page =
@@ -106,7 +107,7 @@ fn page(console: &Shared, typed: &Fields, next: &str, problem: Option<(&str, &st
                     h2 { "With an admin token" }
                     p.hint { "For operators. What you see depends on the permissions of the token." }
                     input type="hidden" name="next" value=(next);
-                    // Password managers ask whose it is.
+                    // Password managers need a user name.
                     input type="text" value="admin token" autocomplete="username" readonly hidden;
                     (FormField { label: "Admin token", name: "token", kind: "password", required: true, problem: of("token"), ..FormField::default() }.render())
                     button type="submit" { "Sign in with the token" }
@@ -138,7 +139,7 @@ async fn sign_in(
         let page = page(&console, &fields, &next, Some((field, why)));
         return Ok((StatusCode::UNAUTHORIZED, page).into_response());
     };
-    // The visit before ends, so that nobody goes on in it.
+    // Ends the previous visit, so that nobody can continue it.
     console.cookie(&headers).into_iter().for_each(|cookie| console.visits.end(&cookie));
     let cookie = console.visits.begin(who, now).map_err(|_unspecified| PageError::Gate {
         status: StatusCode::SERVICE_UNAVAILABLE,

@@ -1,4 +1,4 @@
-//! The page of usage: which application calls which route, how often, and when last.
+//! The page of usage: shows which application called which route, how often, and when last.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 mod csv;
 mod pages;
 
-/// Rows on one page.
+/// How many rows one page shows.
 const PAGE: usize = 100;
 
 pub(super) fn routes() -> Router<Console> {
@@ -32,10 +32,10 @@ pub(super) fn routes() -> Router<Console> {
 #[derive(Debug, PartialEq, Eq)]
 struct RouteUse {
     client: Box<str>,
-    /// What the authority calls it, if it is one of its credentials.
+    /// The name of the credential, if the client is one of the authority's.
     name: Option<Box<str>>,
     route: Box<str>,
-    /// Requests by the first digit of the answer's status, from 1 to 5.
+    /// Requests by the first digit of the response status, from 1 to 5.
     classes: [u64; 5],
     total: u64,
     last_used_at: Timestamp,
@@ -45,7 +45,7 @@ struct RouteUse {
 #[serde(default)]
 struct UsageSearch {
     client: String,
-    /// The application and the route that a page goes on after.
+    /// Where the page continues: after this application, and the route in the next field.
     after_client: String,
     after_route: String,
 }
@@ -61,7 +61,7 @@ async fn found(console: &Shared, visitor: &Visitor, client: &str) -> Result<Vec<
     Ok(rows)
 }
 
-/// The counts of each application and route, in the order of their names.
+/// Adds up the counts of each application and route, ordered by name.
 fn totals(rows: Vec<UsageRow>) -> Vec<RouteUse> {
     let mut totals: BTreeMap<(Box<str>, Box<str>), RouteUse> = BTreeMap::new();
     for UsageRow { client, route, status, count, last_used_at } in rows {

@@ -22,7 +22,7 @@ use crate::time::Timestamp;
 
 mod pages;
 
-/// Users on one page.
+/// How many users one page shows.
 const PAGE: usize = 50;
 
 pub(super) fn routes() -> Router<Console> {
@@ -34,7 +34,7 @@ pub(super) fn routes() -> Router<Console> {
         .route("/console/users/{id}/delete", get(confirm).post(delete))
 }
 
-/// What of a user is in use, and ends with its roles.
+/// The tokens of a user that are in use and would end if the roles change.
 pub(super) struct InUse {
     pub(super) tokens: usize,
     /// The names of the applications that they were issued to.
@@ -125,7 +125,7 @@ async fn details(
     Ok(pages::details(visitor, user, &in_use, &credentials, typed, Timestamp::now()))
 }
 
-/// Shows first what a change of roles ends, then makes it.
+/// Shows what a change of roles would end; makes the change once confirmed.
 async fn roles(
     State(console): State<Console>,
     Path(id): Path<String>,
@@ -140,7 +140,7 @@ async fn roles(
     if is_same {
         return Ok(Redirect::to(&pages::path(&id)).into_response());
     }
-    // What was confirmed is what was shown: roles that changed meanwhile are shown again.
+    // Only what was shown counts as confirmed: if the roles have changed since, they are shown again.
     let was_shown = fields.text("version") == user.role_version.to_string();
     if !fields.is_ticked("confirmed") || !was_shown {
         let in_use = in_use(&console, authority, &user).await?;

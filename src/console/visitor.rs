@@ -13,9 +13,9 @@ use crate::admin::{Caller, Permission};
 use crate::authority::User;
 use crate::time::Monotonic;
 
-/// The cookie where TLS is on: bound to this host and path, and sent over TLS only (RFC 6265bis §4.1.3.2).
+/// The cookie with TLS: bound to this host and path, and sent only over TLS (RFC 6265bis §4.1.3.2).
 const SECURE_COOKIE: &str = "__Host-portcullis-console";
-/// The cookie in clear text, which the configuration allows on loopback only.
+/// The cookie without TLS, which the configuration allows only on loopback.
 const PLAIN_COOKIE: &str = "portcullis-console";
 
 /// A visitor who is signed in.
@@ -23,14 +23,14 @@ const PLAIN_COOKIE: &str = "portcullis-console";
 pub(super) struct Visitor {
     pub(super) who: Who,
     pub(super) visit: Visit,
-    /// What the cookie holds.
+    /// The value of the cookie.
     pub(super) cookie: String,
 }
 
-/// Who that is.
+/// The identity of a visitor.
 #[derive(Clone)]
 pub(super) enum Who {
-    /// Somebody with an admin token.
+    /// The holder of an admin token.
     Operator(Caller),
     /// A user of the authority.
     User(Arc<User>),
@@ -40,11 +40,11 @@ pub(super) enum Who {
 pub(super) struct Tab {
     pub(super) path: &'static str,
     pub(super) name: &'static str,
-    /// What is needed to see it; `None`: a user sees it, too.
+    /// The permission that operators need to see it; `None` if users see it, too.
     needs: Option<Permission>,
 }
 
-/// The menu, in its order.
+/// The menu entries, in order.
 const TABS: [Tab; 8] = [
     Tab { path: "/console/credentials", name: "Application credentials", needs: None },
     Tab { path: "/console/users", name: "Users", needs: Some(Permission::Authority) },
@@ -57,7 +57,7 @@ const TABS: [Tab; 8] = [
 ];
 
 impl Visitor {
-    /// The visitor of a request.
+    /// Identifies the visitor of a request.
     ///
     /// # Errors
     /// When nobody is signed in.
@@ -80,7 +80,7 @@ impl Visitor {
         }
     }
 
-    /// The pages that this visitor sees.
+    /// The pages that this visitor may see.
     pub(super) fn tabs(&self) -> impl Iterator<Item = &'static Tab> {
         TABS.iter().filter(|tab| match (tab.needs, &self.who) {
             (None, Who::User(_)) => true,
@@ -94,10 +94,10 @@ impl Visitor {
         self.who.may(permission)
     }
 
-    /// Refuses what the visitor has no permission for.
+    /// Returns an error unless the visitor has this permission.
     ///
     /// # Errors
-    /// When it is missing.
+    /// When the permission is missing.
     pub(super) fn require(&self, permission: Permission) -> Result<(), PageError> {
         if self.may(permission) {
             return Ok(());
@@ -108,7 +108,7 @@ impl Visitor {
         }))
     }
 
-    /// The user who is signed in, when it is one.
+    /// The user who is signed in; `None` for an operator.
     pub(super) fn user(&self) -> Option<&Arc<User>> {
         match &self.who {
             Who::User(user) => Some(user),
@@ -116,7 +116,7 @@ impl Visitor {
         }
     }
 
-    /// What the page calls the visitor.
+    /// The name of the visitor on pages.
     pub(super) fn name(&self) -> &str {
         match &self.who {
             Who::Operator(caller) => &caller.name,
@@ -126,7 +126,7 @@ impl Visitor {
 }
 
 impl Who {
-    /// Whether they have a permission. A user of the authority has none.
+    /// Whether this visitor has a permission. A user of the authority has none.
     fn may(&self, permission: Permission) -> bool {
         match self {
             Self::Operator(caller) => caller.may(permission),
@@ -136,14 +136,14 @@ impl Who {
 }
 
 impl Shared {
-    /// Whether the visitor with this cookie would be let in now, to a page that needs this permission. Keeps nobody signed
-    /// in.
+    /// Whether the visitor with this cookie may currently see a page that requires this permission.
+    /// Does not extend the visit.
     pub(super) fn lets_in(&self, cookie: &str, permission: Permission) -> bool {
         let visit = self.visits.look(cookie, Monotonic::now()).filter(|_| self.is_enabled());
         visit.and_then(|visit| self.who(&visit)).is_some_and(|who| who.may(permission))
     }
 
-    /// What the browser's cookie holds.
+    /// The value of the browser's cookie.
     pub(super) fn cookie(&self, headers: &HeaderMap) -> Option<String> {
         let wanted = self.cookie_name();
         let fields = headers.get_all(header::COOKIE).iter().filter_map(|field| field.to_str().ok());
@@ -152,7 +152,7 @@ impl Shared {
         pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned())
     }
 
-    /// What log lines call the visitor of a request: a user is not named there.
+    /// The name of the visitor in log lines, which do not name users.
     pub(super) fn logged_name(&self, headers: &HeaderMap) -> String {
         let cookie = self.cookie(headers);
         let visit = cookie.and_then(|cookie| self.visits.look(&cookie, Monotonic::now()));
@@ -167,7 +167,7 @@ impl Shared {
         if self.access.is_encrypted() { SECURE_COOKIE } else { PLAIN_COOKIE }
     }
 
-    /// A `Set-Cookie` field that holds this, or takes the cookie away.
+    /// A `Set-Cookie` field that sets this value, or deletes the cookie.
     pub(super) fn set_cookie(&self, value: Option<&str>) -> String {
         let name = self.cookie_name();
         let (secure, path) = if self.access.is_encrypted() { ("; Secure", "/") } else { ("", "/console") };
@@ -177,8 +177,8 @@ impl Shared {
         }
     }
 
-    /// Who a visit is of now: a token may have been taken out of the configuration meanwhile, a password changed, a user
-    /// deleted.
+    /// Looks up who a visit belongs to: in the meantime a token may have been removed from the configuration, a
+    /// password changed, or a user deleted.
     pub(super) fn who(&self, visit: &Visit) -> Option<Who> {
         match &visit.who {
             SignedIn::Token(digest) => self.access.caller(digest).map(Who::Operator),

@@ -1,4 +1,5 @@
-//! Signed-in visits, identified by a cookie. In memory only: after a restart, everybody must sign in again.
+//! The visits of signed-in visitors, identified by a cookie. Only in memory: after a restart,
+//! everybody must sign in again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,21 +15,21 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use crate::authority::PasswordStamp;
 use crate::time::Monotonic;
 
-/// A visit ends when nothing was asked for as long as this.
+/// A visit ends after this time without a request.
 const IDLE: Duration = Duration::from_secs(30 * 60);
-/// A visit ends at this age, however much it is used.
+/// A visit ends at this age, even if it is in use.
 const LONGEST: Duration = Duration::from_secs(12 * 60 * 60);
-/// Visits at a time. One more takes the place of the one that was unused for longest.
+/// The most concurrent visits. A further one replaces the one that has been unused for longest.
 const MOST: usize = 1_000;
-/// Forms that a visit remembers to have been sent.
+/// How many submitted forms a visit remembers.
 const SENT: usize = 64;
 
-/// Who signed in, as it is looked up again for every request.
+/// Who signed in. This is looked up again for every request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SignedIn {
-    /// With the admin token of this digest.
+    /// The holder of the admin token with this digest.
     Token([u8; 32]),
-    /// As a user of the authority, with the password that had this stamp.
+    /// A user of the authority; the stamp identifies the password that was used.
     User { id: Arc<str>, stamp: PasswordStamp },
 }
 
@@ -36,14 +37,14 @@ pub(super) enum SignedIn {
 #[derive(Clone)]
 pub(super) struct Visit {
     pub(super) who: SignedIn,
-    /// What every form of this visit carries.
+    /// The CSRF token that every form of this visit contains.
     pub(super) csrf: Arc<str>,
     began: Monotonic,
     seen: Monotonic,
     sent: VecDeque<Box<str>>,
 }
 
-/// All visits, by the digest of what the cookie holds: nobody who reads the table can use it.
+/// All visits, by the digest of the cookie value, so that reading the table does not reveal a usable cookie.
 #[derive(Default)]
 pub(super) struct Visits(Mutex<HashMap<[u8; 32], Visit>>);
 
@@ -52,7 +53,7 @@ impl Visits {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a visit; what its cookie holds.
+    /// Begins a visit, and returns the value for its cookie.
     ///
     /// # Errors
     /// When the random number generator fails.
@@ -69,7 +70,7 @@ impl Visits {
         Ok(cookie)
     }
 
-    /// The visit of a cookie, which is used by that.
+    /// Finds the visit of a cookie, and records that it was used.
     pub(super) fn find(&self, cookie: &str, now: Monotonic) -> Option<Visit> {
         let mut table = self.table();
         let visit = table.get_mut(&key(cookie)).filter(|visit| visit.is_on(now))?;
@@ -77,7 +78,7 @@ impl Visits {
         Some(visit.clone())
     }
 
-    /// The visit of a cookie, which is not used by that: a page that only updates itself keeps nobody signed in.
+    /// Finds the visit of a cookie without recording a use: a page that only updates itself keeps nobody signed in.
     pub(super) fn look(&self, cookie: &str, now: Monotonic) -> Option<Visit> {
         self.table().get(&key(cookie)).filter(|visit| visit.is_on(now)).cloned()
     }
@@ -87,8 +88,8 @@ impl Visits {
         self.table().remove(&key(cookie));
     }
 
-    /// Whether a form is sent for the first time. A page that shows a secret is the answer to a form; reloading it sends
-    /// that again, and must not make another secret.
+    /// Whether a form is submitted for the first time. A page that shows a secret is the response to a form;
+    /// reloading it submits the form again, and must not create another secret.
     pub(super) fn is_first(&self, cookie: &str, form: &str) -> bool {
         let mut table = self.table();
         let Some(visit) = table.get_mut(&key(cookie)) else { return false };
@@ -108,7 +109,7 @@ impl Visit {
         now.since(self.seen) < IDLE && now.since(self.began) < LONGEST
     }
 
-    /// Whether a form carries this visit's token.
+    /// Whether this is the visit's CSRF token.
     pub(super) fn is_own(&self, csrf: &str) -> bool {
         verify_slices_are_equal(self.csrf.as_bytes(), csrf.as_bytes()).is_ok()
     }
@@ -120,7 +121,7 @@ fn key(cookie: &str) -> [u8; 32] {
     key
 }
 
-/// 256 random bits as text.
+/// Generates 256 random bits as text.
 ///
 /// # Errors
 /// When the random number generator fails.

@@ -1,4 +1,4 @@
-//! The collector that spans are sent to: what is sent with them, and what its answers mean.
+//! The collector that spans are sent to: builds the requests and interprets the responses.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use super::{CollectorUrl, Settings};
 use crate::client::Client;
 use crate::tls;
 
-/// How long one export may take.
+/// The timeout of one export.
 const EXPORT: Duration = Duration::from_secs(10);
-/// The longest pause that a collector may ask for.
+/// The longest pause that a collector can request.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// A collector, with all that is needed to send spans to it.
+/// A collector, with everything that is needed to send spans to it.
 pub struct Collector {
     endpoint: CollectorUrl,
     client: Client,
@@ -30,21 +30,21 @@ pub struct Collector {
     resource: OtlpResource,
 }
 
-/// Why spans were not taken.
+/// Why an export failed.
 #[derive(Debug)]
 pub(super) struct ExportError {
     cause: String,
-    /// It may work later (OTLP/HTTP, "Failures").
+    /// Whether it may succeed later (OTLP/HTTP, "Failures").
     pub(super) is_temporary: bool,
-    /// When the collector wants to be asked again.
+    /// The pause that the collector requested.
     pub(super) retry_after: Option<Duration>,
 }
 
 impl Collector {
-    /// A collector as configured.
+    /// Creates a collector from its settings.
     ///
     /// # Errors
-    /// When `otlp_ca` cannot be used, in a sentence that names it.
+    /// When `otlp_ca` cannot be used; the message names it.
     pub fn new(settings: &Settings) -> Result<Arc<Self>, String> {
         let trust = if settings.endpoint.url.uses_tls() {
             tls::client_config(settings.ca.as_deref(), None, &[b"http/1.1"])
@@ -64,7 +64,7 @@ impl Collector {
         }))
     }
 
-    /// Sends spans; answers how many of them the collector rejected.
+    /// Sends spans; returns how many of them the collector rejected.
     pub(super) async fn send(&self, spans: Vec<OtlpSpan>) -> Result<u64, ExportError> {
         let body = otlp::request(self.resource.clone(), spans).encode_to_vec();
         let mut request = Request::new(Bytes::from(body));
@@ -78,11 +78,11 @@ impl Collector {
     }
 }
 
-/// How many spans a collector that answered has rejected.
+/// Returns how many spans a collector has rejected, according to its response.
 fn rejected(response: &Response<Bytes>) -> Result<u64, ExportError> {
     let status = response.status();
     if status.is_success() {
-        // A body that says nothing means that all were taken.
+        // A body without this information means that all were accepted.
         let partial =
             OtlpResponse::decode(response.body().clone()).ok().and_then(|said| said.partial_success);
         return Ok(partial.and_then(|partial| u64::try_from(partial.rejected_spans).ok()).unwrap_or(0));
@@ -96,11 +96,11 @@ fn rejected(response: &Response<Bytes>) -> Result<u64, ExportError> {
     );
     let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let retry_after = seconds.map(|seconds| Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER));
-    Err(ExportError { cause: format!("answered {status}"), is_temporary, retry_after })
+    Err(ExportError { cause: format!("responded with {status}"), is_temporary, retry_after })
 }
 
-/// What the spans are of. The environment says what the configuration does not (`OTEL_SERVICE_NAME`,
-/// `OTEL_RESOURCE_ATTRIBUTES`), as it does for programs with an SDK of OpenTelemetry.
+/// The resource attributes of the spans. The environment supplies what the configuration does not
+/// (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`), as for programs with an OpenTelemetry SDK.
 fn resource(service_name: Option<&str>, environment: impl Fn(&str) -> Option<String>) -> OtlpResource {
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let mut values =
@@ -122,10 +122,10 @@ fn resource(service_name: Option<&str>, environment: impl Fn(&str) -> Option<Str
     OtlpResource { attributes: values.into_iter().map(|(key, value)| otlp::text(&key, value)).collect() }
 }
 
-/// Names this process among all others, as a UUID.
+/// Generates a UUID that identifies this process.
 fn instance() -> String {
     let mut random = [0; 16];
-    // Without random bytes the processes of different machines are still told apart by the host's name.
+    // Without random bytes, the host name still distinguishes processes on different machines.
     if aws_lc_rs::rand::fill(&mut random).is_err() {
         random = u128::from(std::process::id()).to_be_bytes();
     }
@@ -141,7 +141,7 @@ fn host_name() -> Option<String> {
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
-/// For a collector without TLS, so that the gate needs no roots for it.
+/// TLS settings for a collector without TLS, so that the gate needs no CA certificates for it.
 fn trusts_nobody() -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -154,7 +154,7 @@ impl ExportError {
         Self { cause, is_temporary: true, retry_after: None }
     }
 
-    /// The collector took the others.
+    /// The collector rejected some spans and accepted the others.
     pub(super) fn rejected(spans: u64) -> Self {
         Self {
             cause: format!("{spans} spans of a batch were rejected"),
@@ -233,7 +233,7 @@ mod tests {
             rejected(&response)
                 .map_err(|error| (error.is_temporary, error.retry_after.map(|time| time.as_secs())))
         };
-        // `partial_success { rejected_spans: 3 }`, by hand.
+        // `partial_success { rejected_spans: 3 }`, encoded by hand.
         for (status, retry, body, expected) in [
             (200, None, &b""[..], Ok(0)),
             (200, None, &[0x0a, 0x02, 0x08, 0x03], Ok(3)),

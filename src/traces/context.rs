@@ -1,6 +1,6 @@
-//! W3C Trace Context: what a client says of its trace, what is decided about it, and what the upstream is sent.
+//! W3C Trace Context: what a client sends about its trace, the sampling decision, and what the upstream receives.
 //!
-//! Knows the form of the field and the rule of sampling, and nothing of spans.
+//! Knows the format of the field and the sampling rule, but not spans.
 
 use http::{HeaderMap, HeaderName};
 
@@ -12,23 +12,23 @@ pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 
 /// The flag of a trace that its caller records.
 const SAMPLED: u8 = 1;
-/// The flag of a trace id whose last 56 bits are random (Trace Context level 2), which is passed on as it came.
+/// The flag of a trace id whose last 56 bits are random (Trace Context level 2), which is passed on unchanged.
 const RANDOM: u8 = 2;
 
 /// The parts of a valid `traceparent`, in hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TraceParent<'a> {
-    /// 32 digits that are not all zero.
+    /// 32 digits, not all zero.
     pub(crate) trace_id: &'a [u8],
-    /// 16 digits that are not all zero.
+    /// 16 digits, not all zero.
     pub(crate) parent_id: &'a [u8],
     /// Two digits.
     pub(crate) flags: &'a [u8],
 }
 
 impl<'a> TraceParent<'a> {
-    /// Parses version, 32 and 16 lower-case hex digits that are not all zero, and flags. A version that is not known yet may
-    /// have more behind them.
+    /// Parses version, 32 and 16 lower-case hexadecimal digits that are not all zero, and flags. A later
+    /// version may have more fields at the end.
     pub(crate) fn parse(value: &'a [u8]) -> Option<Self> {
         let hex = |from: usize, to: usize| {
             value
@@ -44,7 +44,7 @@ impl<'a> TraceParent<'a> {
         valid.then_some(Self { trace_id, parent_id, flags })
     }
 
-    /// The one that the client sent; several are none.
+    /// Returns the one that the client sent; if it sent several, none.
     fn of(headers: &'a HeaderMap) -> Option<Self> {
         let mut sent = headers.get_all(&TRACEPARENT).iter();
         match (sent.next(), sent.next()) {
@@ -54,7 +54,7 @@ impl<'a> TraceParent<'a> {
     }
 }
 
-/// What was decided about one request.
+/// The tracing decision about one request.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestTrace {
     pub(super) trace_id: u128,
@@ -67,13 +67,13 @@ pub struct RequestTrace {
     flags: u8,
 }
 
-/// What the upstream is sent.
+/// The trace context that the upstream receives.
 #[derive(Debug, Clone, Copy)]
 pub struct SentContext {
     pub(crate) trace_id: u128,
     pub(crate) span_id: u64,
     pub(crate) flags: u8,
-    /// The trace did not start here, so that `tracestate` still means something.
+    /// Whether the trace did not start here, so that `tracestate` still applies.
     pub(crate) goes_on: bool,
 }
 
@@ -104,13 +104,13 @@ impl RequestTrace {
         self.flags & SAMPLED != 0
     }
 
-    /// The trace, for the log.
+    /// The trace id, for the log.
     #[must_use]
     pub const fn id(&self) -> u128 {
         self.trace_id
     }
 
-    /// What the upstream is sent: its parent is the span of the call to it.
+    /// The context for the upstream, whose parent is the span of the call to it.
     #[must_use]
     pub const fn sent(&self) -> SentContext {
         SentContext {
@@ -122,7 +122,7 @@ impl RequestTrace {
     }
 }
 
-/// The number that lower-case hexadecimal digits mean, at most sixteen of them.
+/// Parses at most sixteen lower-case hexadecimal digits.
 fn number(digits: &[u8]) -> u64 {
     digits.iter().fold(0, |number, digit| {
         let value = if digit.is_ascii_digit() { digit - b'0' } else { digit.wrapping_sub(b'a' - 10) };

@@ -1,4 +1,4 @@
-//! The exporter: takes what the workers have queued, sends it in batches, tries again for a while, and counts what is lost.
+//! The exporter: takes what the workers have queued, sends it in batches, retries for a while, and counts what is lost.
 //!
 //! Runs on the control plane's thread. Nothing waits for it except the end of the process, and that not for long.
 
@@ -17,33 +17,33 @@ use super::record::FinishedRequest;
 use super::{Settings, Tracing};
 use crate::metrics::Metrics;
 
-/// How long a request waits for others to be exported with.
+/// How long a request waits to be exported together with others.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How often a batch is sent before it is given up.
+/// How often a batch is sent before it is dropped.
 const ATTEMPTS: u32 = 5;
-/// Between the first two attempts; doubles with each.
+/// The pause after the first attempt; doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Between two warnings about a collector that stays away.
+/// The pause between two warnings about an unavailable collector.
 const WARNINGS: Duration = Duration::from_secs(60);
 
-/// The traces of the process: the queue and the task that exports what is in it.
+/// The traces of the process: the queue and the task that exports them.
 pub struct Traces {
     queue: SpanQueue,
     orders: watch::Sender<Orders>,
     task: JoinHandle<()>,
 }
 
-/// What the exporter is to do.
+/// Instructions for the exporter.
 #[derive(Debug, Clone, Default)]
 struct Orders {
-    /// Where spans go; `None`: nowhere.
+    /// The collector; `None` if spans are not exported.
     collector: Option<Arc<Collector>>,
-    /// What is queued is sent once more, and that is the end.
+    /// Whether to send what is queued once more and then end.
     is_ending: bool,
 }
 
 impl Traces {
-    /// Starts the exporter on this thread, which exports nothing before it has a collector.
+    /// Starts the exporter on this thread; it exports nothing until it has a collector.
     #[must_use]
     pub fn start(metrics: &Metrics) -> Self {
         let count = |result| metrics.spans.with_label_values(&[result]);
@@ -54,21 +54,21 @@ impl Traces {
         Self { queue, orders, task: spawn_local(exporter.run()) }
     }
 
-    /// What workers trace by under these settings.
+    /// The tracing that workers use under these settings.
     #[must_use]
     pub fn tracing(&self, settings: &Settings) -> Tracing {
         Tracing::new(settings, self.queue.clone())
     }
 
-    /// From now on spans go to this collector. Without one, what is queued is discarded.
+    /// Sets the collector. Without one, queued spans are discarded.
     pub fn export_to(&self, collector: Option<Arc<Collector>>) {
         self.orders.send_modify(|orders| orders.collector = collector);
     }
 
-    /// Sends what is queued. To be called once the workers have ended.
+    /// Sends what is queued and ends. Call this once the workers have ended.
     pub async fn end(&mut self) {
         self.orders.send_modify(|orders| orders.is_ending = true);
-        // An error means that the task panicked, which the log says.
+        // An error means that the task panicked, which has been logged.
         drop((&mut self.task).await);
     }
 }
@@ -88,7 +88,7 @@ struct Exporter {
 }
 
 impl Exporter {
-    /// Exports until it is told to end.
+    /// Exports until it is asked to end.
     async fn run(mut self) {
         loop {
             let is_watched = self.wait().await;
@@ -105,7 +105,7 @@ impl Exporter {
         }
     }
 
-    /// Waits until there is something to do. `false`: no more orders will come.
+    /// Waits until there is something to do. Returns false if there will be no more instructions.
     async fn wait(&mut self) -> bool {
         let exports = {
             let orders = self.orders.borrow_and_update();
@@ -121,12 +121,12 @@ impl Exporter {
         }
     }
 
-    /// Sends a batch to whatever collector there is, again if that may help.
+    /// Sends a batch to the current collector, and retries if that may help.
     async fn deliver(&mut self, batch: &[FinishedRequest]) {
         let count: u64 = batch.iter().map(FinishedRequest::spans_count).sum();
         for attempt in 0..ATTEMPTS {
             let Orders { collector, is_ending } = self.orders.borrow_and_update().clone();
-            // With tracing turned off, they are discarded.
+            // If tracing was turned off, the spans are discarded.
             let Some(collector) = collector else { break };
             let error = match collector.send(batch.iter().flat_map(FinishedRequest::spans).collect()).await {
                 Ok(rejected) => {
@@ -144,7 +144,7 @@ impl Exporter {
             }
             let pause = error.retry_after.unwrap_or(FIRST_PAUSE * 2_u32.saturating_pow(attempt));
             tokio::select! {
-                // Another collector, or the end: at once.
+                // The collector was replaced, or the process ends: continue at once.
                 _ = self.orders.changed() => {}
                 () = sleep(pause) => {}
             }
@@ -153,12 +153,12 @@ impl Exporter {
     }
 }
 
-/// A time in which the collector takes nothing: one warning at its beginning, and one a minute.
+/// A time in which the collector accepts nothing: logs one warning when it begins, and then one per minute.
 #[derive(Debug, Default)]
 struct Outage {
-    /// When the last warning was logged, also of an earlier outage.
+    /// When the last warning was logged, even for an earlier outage.
     warned: Option<Instant>,
-    /// The log does not say yet that it is over.
+    /// Whether the end of the outage has not been logged yet.
     is_open: bool,
     lost: u64,
 }

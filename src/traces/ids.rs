@@ -2,26 +2,26 @@
 
 use std::cell::Cell;
 
-/// One worker's source of trace and span ids, and of what decides about sampling (SplitMix64, seeded from the system).
+/// One worker's source of trace ids, span ids and random numbers for sampling (SplitMix64, seeded by the system).
 #[derive(Debug)]
 pub struct TraceIds(Cell<u64>);
 
 impl Default for TraceIds {
     fn default() -> Self {
         let mut seed = [0; 8];
-        // Without random bytes the ids of this worker would only be less unlikely to repeat.
+        // Without random bytes, the ids of this worker are only somewhat more likely to repeat.
         let _ = aws_lc_rs::rand::fill(&mut seed);
         Self(Cell::new(u64::from_ne_bytes(seed)))
     }
 }
 
 impl TraceIds {
-    /// The id of a trace.
+    /// Generates a trace id.
     pub(crate) fn trace(&self) -> u128 {
         u128::from(self.number()) << 64 | u128::from(self.number())
     }
 
-    /// A number that is never zero, which is no valid id.
+    /// Generates a number that is never zero, because zero is not a valid id.
     pub(crate) fn number(&self) -> u64 {
         let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.0.set(state);

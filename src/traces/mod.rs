@@ -1,8 +1,8 @@
-//! OpenTelemetry traces: which requests are traced, what a trace says of them, and how spans reach the collector.
+//! OpenTelemetry traces: which requests are traced, what a trace contains, and how spans reach the collector.
 //!
-//! Workers decide, and push one small record of each traced request into a bounded queue when it has ended; the control
-//! plane's thread encodes and sends. Knows W3C Trace Context and OTLP over HTTP, and nothing of tokens: a record says less
-//! than the request's log line.
+//! Workers decide, and push one small record of each finished traced request into a bounded queue; the control
+//! plane's thread encodes and sends them. Knows W3C Trace Context and OTLP over HTTP, but not tokens: a record
+//! contains less than the request's log line.
 
 use std::path::PathBuf;
 
@@ -25,21 +25,21 @@ pub use ids::TraceIds;
 pub use queue::SpanQueue;
 pub use record::{FinishedCall, FinishedRequest};
 
-/// The path of the traces below the endpoint of a collector (OTLP 1.x, OTLP/HTTP).
+/// The path for traces below the endpoint of a collector (OTLP 1.x, OTLP/HTTP).
 const PATH: &str = "/v1/traces";
 
-/// Where traces go, and which requests are traced (`[telemetry]`).
+/// The settings of traces (`[telemetry]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where spans are posted.
+    /// The URL that spans are posted to.
     pub endpoint: CollectorUrl,
-    /// Sent with every export. Marked as sensitive.
+    /// Header fields for every export, marked as sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// PEM file with the roots for `https`; the system's when `None`.
+    /// PEM file with the CA certificates for `https`; `None` for those of the system.
     pub ca: Option<PathBuf>,
-    /// The share of requests that are traced where no trusted proxy decides.
+    /// The share of requests that are traced, unless a trusted proxy decides.
     pub ratio: SampleRatio,
-    /// What the gate is called in traces; `None`: as the environment says.
+    /// The name of the gate in traces; `None` to use the environment.
     pub service_name: Option<String>,
     /// Whether spans carry the path of the request.
     pub with_paths: bool,
@@ -48,26 +48,26 @@ pub struct Settings {
 /// The URL that spans are posted to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CollectorUrl {
-    /// As operators read it in the log.
+    /// Its text in log lines.
     text: String,
     url: Url,
 }
 
 impl CollectorUrl {
-    /// Parses the endpoint of a collector, with or without `/v1/traces` at its end.
+    /// Parses the endpoint of a collector, with or without a trailing `/v1/traces`.
     ///
     /// # Errors
-    /// When it is no such URL, in a phrase that follows the name of the key.
+    /// When it is not a valid URL; the message follows the name of the key.
     pub fn parse(text: &str) -> Result<Self, String> {
         let base = text.strip_suffix(PATH).unwrap_or(text).trim_end_matches('/');
-        // A collector beside the gate or in its cluster rarely has TLS, and spans hold no secret.
+        // A collector beside the gate or in its cluster rarely has TLS, and spans contain no secrets.
         let base_url = Url::parse(base, true)
-            .map_err(|error| format!("{error}; write such as \"http://127.0.0.1:4318\""))?;
+            .map_err(|error| format!("{error}; write, for example, \"http://127.0.0.1:4318\""))?;
         let url = base_url.at(PATH).ok_or_else(|| "must not have a query".to_owned())?;
         Ok(Self { text: format!("{base}{PATH}"), url })
     }
 
-    /// Whether what is sent there can be read on the way.
+    /// Whether data sent there can be read in transit.
     #[must_use]
     pub fn is_exposed(&self) -> bool {
         self.url.is_exposed()
@@ -77,25 +77,25 @@ impl CollectorUrl {
 /// A share of all requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SampleRatio {
-    /// Of 2⁶³.
+    /// The share, multiplied by 2⁶³.
     threshold: u64,
 }
 
 impl SampleRatio {
-    /// From a number between 0 and 1; what is outside counts as the nearer of the two.
+    /// Creates it from a number between 0 and 1; others are clamped.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number between 0 and 2⁶³")]
     pub fn new(ratio: f64) -> Self {
         Self { threshold: (ratio.clamp(0.0, 1.0) * (1_u64 << 63) as f64) as u64 }
     }
 
-    /// Whether the request that drew this number is in it.
+    /// Whether the request with this random number is sampled.
     const fn takes(self, random: u64) -> bool {
         random >> 1 < self.threshold
     }
 }
 
-/// Decides which requests are traced, and takes them when they have ended.
+/// Decides which requests are traced, and queues them when they have ended.
 #[derive(Debug, Clone)]
 pub struct Tracing {
     ratio: SampleRatio,
@@ -104,14 +104,14 @@ pub struct Tracing {
 }
 
 impl Tracing {
-    /// Traces requests by these settings.
+    /// Creates the tracing for these settings.
     #[must_use]
     pub const fn new(settings: &Settings, queue: SpanQueue) -> Self {
         Self { ratio: settings.ratio, with_paths: settings.with_paths, queue }
     }
 
-    /// Decides about a request. Only a trusted proxy may decide in place of the gate: anybody else could have every request
-    /// traced, at the cost of the collector, or none.
+    /// Decides about a request. Only a trusted proxy may decide in place of the gate: otherwise anybody could
+    /// have all requests traced, at the cost of the collector, or none.
     #[must_use]
     pub fn begin(&self, headers: &HeaderMap, is_trusted: bool, ids: &TraceIds) -> RequestTrace {
         RequestTrace::begin(headers, is_trusted, self.ratio, ids)
@@ -123,7 +123,7 @@ impl Tracing {
         self.with_paths
     }
 
-    /// Takes a traced request that has ended. Never waits.
+    /// Queues a traced request that has ended. Never waits.
     pub fn ended(&self, request: FinishedRequest) {
         self.queue.push(request);
     }

@@ -1,8 +1,8 @@
-//! The messages of OTLP that traces need, field by field as in `opentelemetry/proto/trace/v1/trace.proto` and its kin.
-//! Protobuf field numbers never change; what is not filled in here is left out.
+//! The OTLP messages that traces need, field by field as in `opentelemetry/proto/trace/v1/trace.proto` and
+//! related files. Protobuf field numbers never change; unused fields are omitted.
 //!
-//! The crates of OpenTelemetry have them, too, and bring an SDK with a sampler, a batch thread and random numbers of its
-//! own: about twenty crates for eight messages.
+//! The OpenTelemetry crates also define them, but bring an SDK with its own sampler, batch thread and random
+//! numbers: about twenty crates for eight messages.
 
 use prost::{Message, Oneof};
 
@@ -138,12 +138,12 @@ pub(super) struct OtlpPartialSuccess {
     pub(super) error_message: String,
 }
 
-/// An attribute that is a text.
+/// A string attribute.
 pub(super) fn text(key: &str, value: impl Into<String>) -> OtlpAttribute {
     attribute(key, OtlpAny::Text(value.into()))
 }
 
-/// An attribute that is a number.
+/// An integer attribute.
 pub(super) fn integer(key: &str, value: impl Into<i64>) -> OtlpAttribute {
     attribute(key, OtlpAny::Integer(value.into()))
 }
@@ -152,7 +152,7 @@ fn attribute(key: &str, value: OtlpAny) -> OtlpAttribute {
     OtlpAttribute { key: key.to_owned(), value: Some(OtlpValue { value: Some(value) }) }
 }
 
-/// Everything of one export.
+/// The request of one export.
 pub(super) fn request(resource: OtlpResource, spans: Vec<OtlpSpan>) -> OtlpRequest {
     let scope =
         OtlpScope { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };

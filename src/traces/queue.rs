@@ -1,4 +1,5 @@
-//! The bounded queue between the workers and the exporter. Workers never wait for it: what finds no room is counted.
+//! The bounded queue between the workers and the exporter. Workers never wait for it: what does not fit
+//! is dropped and counted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,12 +9,12 @@ use tokio::sync::{Notify, mpsc};
 
 use super::record::FinishedRequest;
 
-/// Requests that wait to be exported; more are dropped.
+/// The most requests that wait to be exported; further ones are dropped.
 pub(super) const ROOM: usize = 2048;
-/// Requests of one export. So many wake the exporter before its time.
+/// The number of requests in one export. When that many wait, the exporter wakes early.
 pub(super) const BATCH: usize = 512;
 
-/// Where workers put traced requests that have ended; cheap to clone.
+/// The sending side, for workers; cheap to clone.
 #[derive(Clone)]
 pub struct SpanQueue {
     sender: mpsc::Sender<Box<FinishedRequest>>,
@@ -21,15 +22,15 @@ pub struct SpanQueue {
     dropped: IntCounter,
 }
 
-/// The other end.
+/// The receiving side.
 pub(super) struct QueueEnd {
     pub(super) receiver: mpsc::Receiver<Box<FinishedRequest>>,
-    /// There is a whole batch.
+    /// Notified when a whole batch is waiting.
     pub(super) filled: Arc<Notify>,
 }
 
 impl SpanQueue {
-    /// A queue that counts the spans for which there is no room.
+    /// Creates a queue that counts the dropped spans.
     pub(super) fn new(dropped: IntCounter) -> (Self, QueueEnd) {
         let (sender, receiver) = mpsc::channel(ROOM);
         let filled = Arc::new(Notify::new());
@@ -41,7 +42,7 @@ impl SpanQueue {
         if self.sender.try_send(Box::new(request)).is_err() {
             self.dropped.inc_by(spans);
         }
-        // The exporter sleeps meanwhile: waking it for each request would cost a system call each.
+        // The exporter sleeps until then: waking it for each request would cost a system call each.
         if self.sender.capacity() <= ROOM - BATCH {
             self.filled.notify_one();
         }
@@ -49,7 +50,7 @@ impl SpanQueue {
 }
 
 impl QueueEnd {
-    /// The next batch; empty when nothing waits.
+    /// Takes the next batch; empty if nothing waits.
     pub(super) fn batch(&mut self) -> Vec<FinishedRequest> {
         let mut batch = Vec::new();
         while batch.len() < BATCH

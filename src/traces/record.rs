@@ -1,6 +1,6 @@
-//! A traced request that has ended, and the spans it becomes, by the semantic conventions of OpenTelemetry for HTTP.
+//! A finished traced request, and its spans according to the semantic conventions of OpenTelemetry for HTTP.
 //!
-//! Holds no token, no secret, no subject, no query, and nothing else of what the client sent beside what its log line shows.
+//! Contains no token, secret, subject or query, and nothing that the client sent except what the log line also shows.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,23 +13,23 @@ use super::otlp::{self, OtlpAttribute, OtlpKind, OtlpSpan, OtlpStatus, OtlpStatu
 use crate::log::{AccessRecord, Decision};
 use crate::time;
 
-/// The longest text of a span, in bytes.
+/// The longest string in a span, in bytes.
 const MAX_TEXT: usize = 256;
-/// The longest path.
+/// The longest path, in bytes.
 const MAX_PATH: usize = 2048;
-/// The methods that the conventions know.
+/// The methods in the conventions.
 const METHODS: [&str; 10] =
     ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "QUERY", "TRACE", "CONNECT"];
-/// The method of a span whose request has another one.
+/// The method in the span of a request with any other one.
 const OTHER_METHOD: &str = "_OTHER";
-/// In the flags of a span: it is known whether its parent is in another process, and it is.
+/// Span flags: the parent is known to be in another process.
 const REMOTE_PARENT: u32 = 0x300;
-/// The same for a parent in this process, or for none.
+/// Span flags: the parent is known to be in this process, or there is none.
 const LOCAL_PARENT: u32 = 0x100;
-/// The flag of a span that is recorded.
+/// The flag of a recorded span.
 const SAMPLED: u32 = 1;
 
-/// A traced request that has ended.
+/// A finished traced request.
 #[derive(Debug)]
 pub struct FinishedRequest {
     trace: RequestTrace,
@@ -39,7 +39,7 @@ pub struct FinishedRequest {
     method: Box<str>,
     route: Option<Box<str>>,
     path: Option<Box<str>>,
-    /// `None` when nothing was answered.
+    /// The response status; `None` if there was no response.
     status: Option<u16>,
     decision: Decision,
     reason: Option<&'static str>,
@@ -63,11 +63,11 @@ pub struct FinishedCall {
     pub address: Box<str>,
     /// The TCP port.
     pub port: Option<u16>,
-    /// It goes over TLS.
+    /// Whether it uses TLS.
     pub is_tls: bool,
-    /// What the upstream answered.
+    /// The status of the upstream's response.
     pub status: Option<u16>,
-    /// How often it was sent again.
+    /// How often it was retried.
     pub resends: u32,
     /// How long before the end of the request it began.
     pub began: Duration,
@@ -76,7 +76,7 @@ pub struct FinishedCall {
 }
 
 impl FinishedRequest {
-    /// What `record` says of a request that ends now. `status`: what was answered, if anything was.
+    /// Creates a record of a request that ends now. `status` is that of the response, if there was one.
     #[must_use]
     pub fn new(
         (trace, with_path): (RequestTrace, bool),
@@ -108,7 +108,7 @@ impl FinishedRequest {
         }
     }
 
-    /// How many spans it becomes.
+    /// The number of its spans.
     pub(super) fn spans_count(&self) -> u64 {
         1 + u64::from(self.call.is_some())
     }
@@ -189,7 +189,7 @@ impl FinishedRequest {
         OtlpSpan { name: name.to_owned(), flags: LOCAL_PARENT | SAMPLED, ..span }
     }
 
-    /// A span that began so long before the end of the request, and lasted so long.
+    /// A span, from its start before the end of the request and its duration.
     fn span(
         &self,
         (span, parent): (u64, Option<u64>),
@@ -218,12 +218,12 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The start of `text`, cut between characters.
+/// The start of `text`, cut at a character boundary.
 fn clip(text: &str, max: usize) -> &str {
     text.get(..text.floor_char_boundary(max)).unwrap_or(text)
 }
 
-/// An address without the brackets of IPv6.
+/// A host without the brackets of IPv6.
 fn bare(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }

@@ -119,7 +119,7 @@ fn tokens_in_use_are_listed_by_filters_and_ended_by_the_beginning_of_their_name_
 fn revocations_are_listed_and_undone() {
     let operators = Operators::start();
     assert_eq!(operators.says(&["revocation", "list"]), "no revocations are in force\n");
-    assert_eq!(operators.says(&["event", "list"]), "no events are kept\n");
+    assert_eq!(operators.says(&["event", "list"]), "no events are stored\n");
     let token = operators.issuer.token().claim("sub", "alice").claim("iat", now() - 60).build();
     operators.says(&["event", "subject-revoked", "--subject", "alice"]);
     operators.says(&["event", "client-revoked", "--client", "robot"]);

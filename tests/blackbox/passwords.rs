@@ -155,7 +155,7 @@ fn a_terminal_asks_twice_and_shows_nothing_of_the_password() {
     let operated = Operated::start("");
     operated.says(&["user", "create", "alice"]);
     let set = operated.with_place(&["user", "password", "alice"]);
-    let (first, second) = ("New password of alice: ", "The same again: ");
+    let (first, second) = ("New password of alice: ", "Repeat the password: ");
 
     let mut terminal = Terminal::start(&set);
     terminal.answer(first, "correct horse\n");

@@ -166,7 +166,7 @@ fn explain_tells_what_a_recorded_signal_would_do_and_why_not() {
         (&logout(false), &[], 0, &["op", "session-revoked", "session \"s1\"", "would end tokens"]),
         (&logout(true), &[], 1, &["`nonce` is not allowed", "would end no token"]),
         (&issuer.good(), &[], 1, &["no sender has the issuer", "would end no token"]),
-        (&"rubbish".to_owned(), &[], 1, &["does not hold a signed token"]),
+        (&"rubbish".to_owned(), &[], 1, &["does not contain a signed token"]),
     ] {
         let (exit, text) = explain(token, more);
         assert_eq!(exit, Some(code), "{more:?}: {text}");

@@ -1,12 +1,12 @@
-//! The warnings of `check`: issuers whose tokens strangers can obtain while routes require nothing of them, and conditions that
-//! match more than they seem to.
+//! The warnings of `check`: issuers from which strangers can obtain tokens while routes require nothing else,
+//! and conditions that match more than they seem to.
 
 use crate::config::{IssuerSettings, Settings};
 use crate::enforce::conditions::{ClaimCondition, ClaimTest, ClaimValue, SEGMENT_ENDS};
 use crate::enforce::policy::{Requirement, RouteSettings};
 use crate::keys::KeySource;
 
-/// Issuers whose tokens many strangers can obtain.
+/// Issuers from which many strangers can obtain tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WorkloadIssuer {
     GitHub,
@@ -15,7 +15,7 @@ enum WorkloadIssuer {
     Spiffe,
 }
 
-/// All of them, in the order of the file.
+/// Returns all warnings, in the order of the file.
 pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     let mut warnings = Vec::new();
     for issuer in &settings.issuers {
@@ -30,7 +30,7 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
         let place = format!("issuer {name}");
         warnings.extend(issuer.rules.conditions.iter().flat_map(|condition| loose(&place, condition, kind)));
     }
-    // Where several issuers are configured, a route's condition may be about any of them.
+    // With several issuers, it is unknown which one a route's condition is meant for.
     let github =
         settings.issuers.iter().filter_map(WorkloadIssuer::of).find(|kind| *kind == WorkloadIssuer::GitHub);
     for route in &settings.enforce.routes {
@@ -74,7 +74,7 @@ impl WorkloadIssuer {
     }
 }
 
-/// Whether the keys are those of an API server.
+/// Whether the keys come from a Kubernetes API server.
 fn is_api_server(source: &KeySource) -> bool {
     matches!(source, KeySource::Url(url) if url.ends_with("/openid/v1/jwks"))
 }
@@ -101,37 +101,37 @@ fn requirements(route: &RouteSettings) -> impl Iterator<Item = &Requirement> {
     std::iter::once(&route.requirement).chain(&route.allow)
 }
 
-/// What a condition matches that its author may not have intended.
+/// Describes what a condition matches that its author may not have intended.
 fn loose(place: &str, condition: &ClaimCondition, kind: Option<WorkloadIssuer>) -> Vec<String> {
     let claim = &condition.claim;
     let mut found = Vec::new();
     for test in &condition.tests {
         if let ClaimTest::Prefix(prefix) = test
             && !prefix.ends_with(SEGMENT_ENDS)
-            // It separates a name from its number in subjects of GitHub, and is in no name.
+            // In subjects of GitHub, `@` separates a name from its number; no name contains it.
             && !prefix.ends_with('@')
         {
             found.push(format!(
-                "{place}: the prefix {prefix:?} of {claim} ends inside a segment, so \"{prefix}-evil\" fits as well; end it with / or :"
+                "{place}: the prefix {prefix:?} of {claim} ends inside a segment, so it also matches \"{prefix}-evil\"; end it with / or :"
             ));
         }
         if kind == Some(WorkloadIssuer::GitHub) && claim.to_string() == "sub" && fits_pull_requests(test) {
             found.push(format!(
-                "{place}: the condition on sub also fits jobs of pull requests, whose code nobody needs to have reviewed; name a branch or an environment"
+                "{place}: the condition on sub also matches jobs of pull requests, whose code may not have been reviewed; name a branch or an environment"
             ));
         }
     }
     found
 }
 
-/// Whether the subject of a pull request's job passes.
+/// Whether a test matches the subject of a pull request's job.
 fn fits_pull_requests(test: &ClaimTest) -> bool {
     const PULL_REQUEST: &str = "pull_request";
     let is_of_one = |value: &ClaimValue| matches!(value, ClaimValue::Text(text) if text.split(':').next_back() == Some(PULL_REQUEST));
     match test {
         ClaimTest::Equals(value) => is_of_one(value),
         ClaimTest::In(values) => values.iter().any(is_of_one),
-        // After `repo:owner/name:` comes what the job is for.
+        // What the job is for follows after `repo:owner/name:`.
         ClaimTest::Prefix(prefix) => {
             prefix.splitn(3, ':').nth(2).is_none_or(|rest| PULL_REQUEST.starts_with(rest))
         }

@@ -1,4 +1,4 @@
-//! A certificate authority for one demo, and the certificate it gives the gate.
+//! Generates a certificate authority for one demo, and the gate's certificate.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,22 +11,22 @@ use time::OffsetDateTime;
 
 use crate::time::Timestamp;
 
-/// Allowance for clocks that differ.
+/// Tolerance for clocks that differ.
 const BEFORE: Duration = Duration::from_secs(3600);
-/// No demo runs longer.
+/// Longer than any demo runs.
 const AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// PEM texts.
+/// Certificates and key as PEM.
 pub(super) struct Certificates {
-    /// The root that clients are told to trust.
+    /// The root certificate for clients to trust.
     pub(super) authority: String,
-    /// What the gate presents.
+    /// The gate's certificate chain.
     pub(super) chain: String,
     /// Its private key.
     pub(super) key: String,
 }
 
-/// Makes all of them, for `localhost` and this address.
+/// Generates all of them, for `localhost` and this address.
 pub(super) fn generate(address: IpAddr, now: Timestamp) -> Result<Certificates, Error> {
     let mut root = named("Portcullis demo root", Vec::new(), now)?;
     root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

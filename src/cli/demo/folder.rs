@@ -1,4 +1,4 @@
-//! A folder of this process's own that is gone when the demo ends.
+//! A temporary folder that is removed when the demo ends.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand;
 
-/// Removed with all that is in it when this is dropped.
+/// The folder; dropping this removes it with all its content.
 #[derive(Debug)]
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    /// Creates it among the system's temporary files, readable by this user only.
+    /// Creates it in the system's temporary folder, readable only by this user.
     pub(super) fn create() -> io::Result<Self> {
         let mut random = [0; 8];
         rand::fill(&mut random).map_err(|_unspecified| io::Error::other("no random numbers"))?;
@@ -29,7 +29,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed stays behind, where the system clears temporary files away.
+        // If removing it fails, the system eventually clears its temporary files.
         drop(fs::remove_dir_all(&self.0));
     }
 }

@@ -1,7 +1,7 @@
-//! `portcullis demo`: the whole gate on loopback, with a sample upstream, a certificate made for it, and an authority with
-//! one user and one application or the visitor's own identity provider.
+//! `portcullis demo`: runs a complete gate on loopback with a sample upstream and a temporary certificate.
+//! Tokens come from an authority with one user and one application, or from the visitor's own identity provider.
 //!
-//! What is special about it is only where its files come from: the gate reads a configuration like any other.
+//! Only the origin of its files is special: the gate reads a configuration like any other.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -38,7 +38,7 @@ use text::DemoText;
 use tour::Tour;
 use visitor::{DemoVisitor, form};
 
-/// How often the gate is asked whether it is ready.
+/// How often to ask the gate whether it is ready.
 const ASK: Duration = Duration::from_millis(20);
 
 /// What `portcullis demo` takes.
@@ -50,7 +50,7 @@ pub(super) struct DemoArgs {
     /// Where the admin listener is: a loopback address; a free port if none is given.
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
-    /// Play the whole story instead, step by step, and exit: with 0 if every step succeeded, else with 1.
+    /// Play a tour instead, step by step, and exit: with 0 if every step succeeded, else with 1.
     #[arg(long)]
     tour: bool,
     #[command(flatten)]
@@ -86,13 +86,12 @@ impl ProviderArgs {
     }
 }
 
-/// Ends the gate when it is sent, or when its other end is dropped without.
+/// Stops the gate when a message is sent, or when the sender is dropped.
 pub(super) type DemoStop = oneshot::Receiver<()>;
 
-/// Sets the stage, lets `gate` run a gate with the configuration it is given until it is told to stop, and clears the
-/// stage away.
+/// Prepares the files, runs `gate` with the configuration and the stop signal, and removes the files afterwards.
 ///
-/// Prints the addresses and what to try as soon as the gate is ready; or plays the tour then, and stops the gate.
+/// As soon as the gate is ready, prints the addresses and what to try, or plays the tour and stops the gate.
 pub(super) fn run(args: &DemoArgs, gate: impl FnOnce(&Path, DemoStop) -> ExitCode) -> ExitCode {
     for (name, address) in [("--listen", args.listen), ("--admin", args.admin)] {
         if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
@@ -110,7 +109,7 @@ pub(super) fn run(args: &DemoArgs, gate: impl FnOnce(&Path, DemoStop) -> ExitCod
 }
 
 fn say(sentence: &str) {
-    // With nowhere to print, the exit code still tells.
+    // If printing fails, the exit code still tells the result.
     drop(writeln!(io::stderr(), "{sentence}"));
 }
 
@@ -136,7 +135,7 @@ fn play(
             // The gate may have ended by itself.
             let _ = stop.send(());
         } else {
-            // Kept until the gate ends by a signal: that it is dropped would end it.
+            // Kept until the gate ends by a signal, because dropping it would end the gate.
             drop((gate_ended.recv(), stop));
         }
         outcome
@@ -149,20 +148,20 @@ fn play(
             say(&error.to_string());
             Ok(ExitCode::FAILURE)
         }
-        // The gate has said itself why it ended; a panic has been reported by its thread.
+        // The gate has logged why it ended; a panic was reported by its thread.
         Ok(Err(_)) => Ok(code),
         Err(_panic) => Ok(ExitCode::FAILURE),
     }
 }
 
-/// Where the demo plays.
+/// The addresses, secrets and settings of one demo.
 struct Stage {
     addresses: Addresses,
     files: DemoFiles,
     admin_secret: String,
-    /// Of the user, for the console.
+    /// The user's password, for the console.
     password: String,
-    /// Whose tokens pass, in place of the authority's.
+    /// The identity provider whose tokens are accepted in place of the authority's.
     provider: Option<DemoProvider>,
 }
 
@@ -190,8 +189,8 @@ impl Stage {
         std::fs::write(&self.files.configuration, configuration)
     }
 
-    /// Once the gate is ready: the tour, or everything a visitor needs and the text that says so. Nothing if the gate
-    /// ends before.
+    /// Once the gate is ready, plays the tour, or creates what a visitor needs and prints the instructions.
+    /// Does nothing if the gate ends before.
     fn perform(&self, tour: bool, mut out: impl Write, ended: &Receiver<()>) -> io::Result<()> {
         let mut readiness = Readiness::of(self.addresses.telemetry);
         while !readiness.is_ready() {
@@ -212,10 +211,10 @@ impl Stage {
         if self.provider.is_none() {
             self.settle_in(&visitor)?;
         }
-        // A closed standard output is no error.
+        // A closed standard output is not an error.
         drop(out.write_all(self.text()?.as_bytes()).and_then(|()| out.flush()));
         self.configure(self.visit().with_requests_logged())?;
-        // An error means that the visitor has ended the gate already.
+        // An error means that the visitor has already stopped the gate.
         drop(visitor.administer(Method::POST, "/v1/reload", &Value::Null));
         Ok(())
     }
@@ -230,7 +229,7 @@ impl Stage {
         })
     }
 
-    /// Creates the user and its application, and gets a token for it.
+    /// Creates the user and its application, and requests a token for it.
     fn settle_in(&self, visitor: &DemoVisitor) -> io::Result<()> {
         let user = json!({ "id": "ada", "name": "Ada", "roles": ["case-reader", "case-writer"] });
         visitor.administer(Method::POST, "/v1/users", &user)?;
@@ -253,17 +252,17 @@ impl Stage {
     }
 }
 
-/// A value that cannot be guessed.
+/// Generates a value that cannot be guessed.
 fn secret() -> io::Result<String> {
     let mut random = [0; 24];
     rand::fill(&mut random).map_err(|_unspecified| io::Error::other("no random numbers"))?;
     Ok(URL_SAFE_NO_PAD.encode(random))
 }
 
-/// The addresses given, with a free port for each that has none.
+/// The given addresses, and a free port for each that was not given.
 fn addresses(args: &DemoArgs, upstream: SocketAddr) -> io::Result<Addresses> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    // Held together, so that no two get the same port; given back for the gate to bind.
+    // Bound at the same time, so that no two get the same port; released for the gate to bind.
     let mut held = Vec::new();
     let mut free = |address: SocketAddr| {
         if address.port() != 0 {

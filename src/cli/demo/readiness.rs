@@ -1,4 +1,4 @@
-//! Whether the demo's gate is ready, and what it waits for: what `/ready` says.
+//! Asks the demo's gate at `/ready` whether it is ready, and what it is waiting for.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-/// How long the gate may take to answer.
+/// The timeout for a response.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// So often in a row the gate is asked before the visitor hears what it waits for: most starts take a few.
+/// How often in a row to ask before reporting what the gate is waiting for: most starts need a few attempts.
 const QUIETLY: usize = 50;
 
 /// Asks a gate whether it is ready.
@@ -25,7 +25,7 @@ impl Readiness {
         Self { telemetry, asked: 0, waits_for: String::new(), said: String::new() }
     }
 
-    /// Asks once. A gate that does not answer yet is not ready.
+    /// Asks once. A gate that does not respond yet is not ready.
     pub(super) fn is_ready(&mut self) -> bool {
         self.asked += 1;
         let Ok(answer) = ask(self.telemetry) else { return false };
@@ -33,7 +33,7 @@ impl Readiness {
         answer.get("ready") == Some(&Value::Bool(true))
     }
 
-    /// What the gate waits for, where it takes long and this was not returned before.
+    /// Returns what the gate is waiting for, if that takes long and has not been returned before.
     pub(super) fn news(&mut self) -> Option<&str> {
         if self.asked < QUIETLY || self.waits_for == self.said {
             return None;

@@ -1,4 +1,4 @@
-//! The configuration of the demo's gate, and where its files and addresses are.
+//! The configuration of the demo's gate, and the places of its files and addresses.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-/// Where everything is.
+/// The addresses of the demo.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Addresses {
     pub(super) gate: SocketAddr,
@@ -15,13 +15,14 @@ pub(super) struct Addresses {
     pub(super) upstream: SocketAddr,
 }
 
-/// The files that somebody outside the folder needs to know of.
+/// The files that are used from outside the folder.
 #[derive(Debug)]
 pub(super) struct DemoFiles {
     pub(super) configuration: PathBuf,
     /// The root certificate, for `curl --cacert`.
     pub(super) authority: PathBuf,
-    /// The `Authorization` field, for `curl -H @`: neither the screen nor the process list needs to show a token.
+    /// The `Authorization` field, for `curl -H @`, so that the token appears neither on the screen
+    /// nor in the process list.
     pub(super) token: PathBuf,
     /// The token request, for `curl -d @`.
     pub(super) client: PathBuf,
@@ -35,20 +36,20 @@ impl DemoFiles {
     }
 }
 
-/// An identity provider that the visitor has already, and perhaps an API.
+/// The visitor's own identity provider, and optionally an API.
 #[derive(Debug, Clone)]
 pub(super) struct DemoProvider {
     /// Compared exactly with `iss`; the base of the discovery URL.
     pub(super) issuer: String,
-    /// One that `aud` must contain.
+    /// The audience that `aud` must contain.
     pub(super) audience: String,
-    /// PEM file with the roots that the provider's certificate is trusted by.
+    /// PEM file with the CA certificates for the provider.
     pub(super) ca: Option<PathBuf>,
-    /// In place of the sample API.
+    /// The upstream, in place of the sample API.
     pub(super) upstream: Option<String>,
 }
 
-/// Where tokens come from.
+/// The source of tokens.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum TokenSource<'a> {
     /// The gate's own authority.
@@ -57,7 +58,7 @@ pub(super) enum TokenSource<'a> {
     Provider(&'a DemoProvider),
 }
 
-/// What differs between one demo and another.
+/// The differences between one demo and another.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Play<'a> {
     pub(super) tokens: TokenSource<'a>,
@@ -65,25 +66,25 @@ pub(super) struct Play<'a> {
     pub(super) log_level: &'a str,
 }
 
-/// Nothing but errors, so that no log line comes between printed ones.
+/// Logs only errors, so that no log line appears between printed lines.
 const QUIET: &str = "error";
-/// What passed and what was rejected, once everything is printed.
+/// Logs which requests passed and which were rejected, once everything is printed.
 const TALKATIVE: &str = "warn,portcullis::access=info";
 
 impl<'a> Play<'a> {
-    /// What a visitor walks around in.
+    /// The settings for a visitor who tries things out.
     pub(super) const VISIT: Self = Self {
         tokens: TokenSource::Authority { tenant_field: None, token_lifetime: Duration::from_secs(3600) },
         idle_timeout: Duration::from_secs(1800),
         log_level: QUIET,
     };
 
-    /// The same, with the tokens of the visitor's own identity provider.
+    /// The same settings, with the tokens of the visitor's own identity provider.
     pub(super) fn with_provider(provider: &'a DemoProvider) -> Self {
         Self { tokens: TokenSource::Provider(provider), ..Self::VISIT }
     }
 
-    /// The same, and the log shows requests.
+    /// The same settings, but requests are logged.
     pub(super) fn with_requests_logged(self) -> Self {
         Self { log_level: TALKATIVE, ..self }
     }
@@ -181,7 +182,7 @@ fn route(path: &str, more: &str) -> String {
     format!("[[routes]]\npath = \"{path}\"\nupstream = \"sample\"\n{more}\n\n")
 }
 
-/// As a basic string of TOML, which takes the escapes of JSON.
+/// Quotes a text as a TOML basic string, which supports the escapes of JSON.
 fn quoted(text: &str) -> String {
     json!(text).to_string()
 }

@@ -1,4 +1,4 @@
-//! The stage of the demo, with a stand-in for the gate.
+//! Tests the demo with a stand-in for the gate.
 
 use std::io::Read as _;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use super::script::TokenSource;
 use super::*;
 use crate::config;
 
-/// Standard output, for a test.
+/// Captures standard output.
 #[derive(Clone, Default)]
 struct Screen(Arc<Mutex<Vec<u8>>>);
 
@@ -127,7 +127,7 @@ fn the_certificate_is_trusted_for_the_address_and_for_localhost() {
     }
 }
 
-/// Both sides of a handshake in memory.
+/// Performs a TLS handshake in memory.
 fn handshake(
     client: &mut rustls::ClientConnection,
     server: &mut rustls::ServerConnection,

@@ -1,17 +1,17 @@
-//! What the demo prints for its visitor: where everything is, and lines to paste into another terminal.
+//! The text that the demo prints for its visitor: the addresses, and commands to paste into another terminal.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::script::{Addresses, DemoFiles, DemoProvider};
 
-/// What the lines need to know.
+/// The values that appear in the text.
 #[derive(Debug)]
 pub(super) struct DemoText<'a> {
     pub(super) addresses: &'a Addresses,
     pub(super) files: &'a DemoFiles,
     pub(super) admin_secret: &'a str,
-    /// How a shell finds this program.
+    /// How to call this program in a shell.
     pub(super) program: &'a str,
 }
 
@@ -86,7 +86,7 @@ The console, in a browser: with the admin token below
 401: no token
   {trust} -i https://{gate}/
 
-Paste a token of yours after this line; it is kept for the lines below
+Paste a token of yours after this line; it is saved for the lines below
   read -r TOKEN && echo \"Authorization: Bearer $TOKEN\" > {into}
 
 200: a good token
@@ -150,7 +150,7 @@ The gate logs your requests here:
     }
 }
 
-/// How a shell starts this program: by its name where `path` (the value of PATH) leads to it, else by where it is.
+/// How to call this program in a shell: by its name if `path` (the value of PATH) leads to it, otherwise by its path.
 pub(super) fn program(executable: &Path, path: Option<&OsStr>) -> String {
     let same = |found: PathBuf| found.canonicalize().ok() == executable.canonicalize().ok();
     let name = executable.file_name().unwrap_or_default();
@@ -164,7 +164,7 @@ pub(super) fn program(executable: &Path, path: Option<&OsStr>) -> String {
     }
 }
 
-/// `prefix` and the path as one word of a shell.
+/// `prefix` and the path as one shell word.
 fn word(path: &Path, prefix: &str) -> String {
     let text = format!("{prefix}{}", path.display());
     let plain = |c: char| c.is_ascii_alphanumeric() || "@/._-".contains(c);

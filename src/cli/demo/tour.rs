@@ -1,5 +1,4 @@
-//! `portcullis demo --tour`: both stories of what the gate is for, played by the demo itself, a line and a tick for
-//! each step.
+//! `portcullis demo --tour`: demonstrates the gate's two main uses step by step, with one line and a tick for each step.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -12,27 +11,27 @@ use serde_json::{Value, json};
 use super::script::{Addresses, Play, TokenSource, configuration};
 use super::visitor::{DemoVisitor, VisitorAnswer};
 
-/// How long a token may be unused in the tour: long enough not to pass between two steps.
+/// The idle timeout in the tour: long enough not to expire between two steps.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
-/// What the tour begins with. It tells itself what happens.
+/// The settings at the start of the tour. It prints what happens, so nothing is logged.
 pub(super) const PLAY: Play<'_> = Play { idle_timeout: IDLE_TIMEOUT, ..Play::VISIT };
-/// How long the tokens of the second story live.
+/// The token lifetime in the second part.
 const SHORT_LIFE: Duration = Duration::from_secs(2);
-/// The form field that names the tenant in the second story.
+/// The form field that names the tenant in the second part.
 const TENANT_FIELD: &str = "dealtrack_registration_id";
 
-/// Plays the steps in order, and knows whether all went as told.
+/// Runs the steps in order, and records whether all of them succeeded.
 pub(super) struct Tour<'a, W> {
     pub(super) visitor: &'a DemoVisitor,
     pub(super) addresses: &'a Addresses,
     pub(super) admin_secret: &'a str,
-    /// Of ada, for the console.
+    /// The password of ada, for the console.
     pub(super) password: &'a str,
     pub(super) configuration: &'a Path,
     pub(super) out: W,
 }
 
-/// An application credential, as its owner wrote it down.
+/// An application credential, as its owner keeps it.
 struct DemoApp {
     client_id: String,
     secret: String,
@@ -50,7 +49,7 @@ impl DemoApp {
 }
 
 impl<W: Write> Tour<'_, W> {
-    /// Plays everything; an error when a step did not end as its line says.
+    /// Runs all steps; returns an error if a step did not end as its line says.
     pub(super) fn play(mut self) -> io::Result<()> {
         let began = Instant::now();
         self.say("An application acts for a user, with some of the user's roles")?;
@@ -120,7 +119,7 @@ impl<W: Write> Tour<'_, W> {
         );
         let cookie = sign_in.and_then(|page| match (page.status, page.cookie) {
             (303, Some(cookie)) => Ok(cookie),
-            (status, _) => Err(io::Error::other(format!("the console answered {status}"))),
+            (status, _) => Err(io::Error::other(format!("the console responded with {status}"))),
         });
         let cookie = self.tick("she signs in with it", cookie)?;
         let page = self.visitor.page("/console/credentials", Some(&cookie), None);
@@ -201,7 +200,7 @@ impl<W: Write> Tour<'_, W> {
         self.tick(&format!("{step:<62} {call}"), outcome)
     }
 
-    /// A line for a step, ticked or crossed.
+    /// Prints the line of a step, ticked or crossed.
     fn tick<T>(&mut self, step: &str, outcome: io::Result<T>) -> io::Result<T> {
         match &outcome {
             Ok(_) => self.say(&format!("  ✓ {step}"))?,
@@ -216,7 +215,7 @@ impl<W: Write> Tour<'_, W> {
     }
 }
 
-/// Whether an answer has this status and names this error.
+/// Checks that a response has this status and error.
 fn expect(answer: &VisitorAnswer, (status, error): (u16, &str)) -> io::Result<()> {
     if answer.status == status && answer.text("error") == error {
         return Ok(());

@@ -1,5 +1,5 @@
-//! The sample upstream: answers every request with what it was sent, so that a visitor sees what an API behind the
-//! gate would see.
+//! The sample upstream: responds to every request with the request's content, so that a visitor sees what an
+//! API behind the gate would see.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,13 +18,13 @@ use tokio::net::TcpListener;
 
 use crate::shutdown::{self, Phase, Shutdown, Trigger};
 
-/// A running upstream; ends when this is dropped.
+/// A running upstream; it stops when this is dropped.
 pub(super) struct DemoUpstream {
     pub(super) address: SocketAddr,
     _trigger: Trigger,
 }
 
-/// Starts it on a free port of loopback, on a thread of its own.
+/// Starts it on a free loopback port, on a thread of its own.
 pub(super) fn start() -> io::Result<DemoUpstream> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
@@ -47,7 +47,7 @@ async fn serve(listener: std::net::TcpListener, mut shutdown: Shutdown) -> io::R
         let mut http = http1::Builder::new();
         let connection =
             http.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service_fn(echo));
-        // How a connection ends is the gate's business.
+        // The gate handles errors of the connection.
         drop(tokio::spawn(connection));
     }
 }
@@ -64,7 +64,7 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
     Ok(response)
 }
 
-/// The fields that only the gate can have set.
+/// The header fields that only the gate can have set.
 fn identity(headers: &HeaderMap) -> Map<String, Value> {
     let ours = |name: &&HeaderName| name.as_str().starts_with("x-auth-") || *name == "x-request-id";
     let value = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());

@@ -1,4 +1,4 @@
-//! The demo's own calls: what an administrator, an application and a caller of the API would send.
+//! The demo's own requests: those of an administrator, an application and a caller of the API.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::client::{Client, Url};
 use crate::tls;
 
-/// Calls the gate over TLS and its admin listener, one call after the other.
+/// Calls the gate over TLS and its admin listener, one request at a time.
 pub(super) struct DemoVisitor {
     runtime: Runtime,
     client: Client,
@@ -23,15 +23,15 @@ pub(super) struct DemoVisitor {
     admin_secret: String,
 }
 
-/// A page of the console, as a browser gets it.
+/// A page of the console, as a browser receives it.
 pub(super) struct DemoPage {
     pub(super) status: u16,
     pub(super) text: String,
-    /// What the browser sends back from then on.
+    /// The cookie that the browser sends from then on.
     pub(super) cookie: Option<String>,
 }
 
-/// A status, and the document that came with it.
+/// A response: its status and its document.
 pub(super) struct VisitorAnswer {
     pub(super) status: u16,
     pub(super) body: Value,
@@ -45,7 +45,7 @@ impl VisitorAnswer {
 }
 
 impl DemoVisitor {
-    /// One that trusts `root`.
+    /// Creates a visitor that trusts `root`.
     pub(super) fn new(
         gate: SocketAddr,
         admin: SocketAddr,
@@ -62,7 +62,7 @@ impl DemoVisitor {
         })
     }
 
-    /// A call of the admin API.
+    /// Calls the admin API.
     pub(super) fn admin(&self, method: Method, path: &str, body: &Value) -> io::Result<VisitorAnswer> {
         let authorization = format!("Bearer {}", self.admin_secret);
         let request = Request::builder()
@@ -73,23 +73,23 @@ impl DemoVisitor {
         self.send(&format!("{}{path}", self.admin), request, body)
     }
 
-    /// A call of the admin API that must succeed.
+    /// Calls the admin API, and fails unless the call succeeds.
     pub(super) fn administer(&self, method: Method, path: &str, body: &Value) -> io::Result<Value> {
         let answer = self.admin(method, path, body)?;
         if (200..300).contains(&answer.status) {
             return Ok(answer.body);
         }
-        Err(io::Error::other(format!("{path} answered {}: {}", answer.status, answer.text("detail"))))
+        Err(io::Error::other(format!("{path} responded with {}: {}", answer.status, answer.text("detail"))))
     }
 
-    /// Asks for a token with these form fields.
+    /// Requests a token with these form fields.
     pub(super) fn token(&self, fields: &[(&str, &str)]) -> io::Result<VisitorAnswer> {
         let request =
             Request::builder().method(Method::POST).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         self.send(&format!("{}/oauth/token", self.gate), request, form(fields).into())
     }
 
-    /// A call of the API, with a token or without.
+    /// Calls the API, with or without a token.
     pub(super) fn api(&self, method: Method, path: &str, token: Option<&str>) -> io::Result<VisitorAnswer> {
         let mut request = Request::builder().method(method);
         if let Some(token) = token {
@@ -98,7 +98,7 @@ impl DemoVisitor {
         self.send(&format!("{}{path}", self.gate), request, Bytes::new())
     }
 
-    /// A page of the console; with fields, what a form of it sends.
+    /// Requests a page of the console; with `fields`, submits a form.
     pub(super) fn page(
         &self,
         path: &str,
@@ -137,7 +137,7 @@ impl DemoVisitor {
     }
 }
 
-/// Fields as `application/x-www-form-urlencoded`.
+/// Encodes fields as `application/x-www-form-urlencoded`.
 pub(super) fn form(fields: &[(&str, &str)]) -> String {
     let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
     let fields: Vec<String> =

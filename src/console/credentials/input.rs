@@ -8,22 +8,22 @@ use crate::time::Timestamp;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// How long a credential lives, as its form offers it.
+/// The lifetime of a credential, as offered by its form.
 pub(super) struct Expiry;
 
 impl Expiry {
-    /// The choice that leaves it as it is.
+    /// The choice that leaves the expiry unchanged.
     pub(super) const KEPT: &'static str = "kept";
-    /// The choices with their words.
+    /// The other choices with their labels.
     pub(super) const CHOICES: [(&'static str, &'static str); 4] =
         [("30d", "In 30 days"), ("90d", "In 90 days"), ("365d", "In a year"), ("none", "Never")];
-    /// The choice of a date.
+    /// The choice to enter a date.
     pub(super) const DATE: &'static str = "date";
 
-    /// The end that was chosen; `None`: there is none.
+    /// Returns the chosen expiry; `None` if the credential does not expire.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the choice.
     pub(super) fn read(fields: &Fields, now: Timestamp) -> Result<Option<Timestamp>, &'static str> {
         match fields.text("lifetime") {
             "30d" => Ok(Some(now.plus(DAY * 30))),
@@ -31,7 +31,7 @@ impl Expiry {
             "365d" => Ok(Some(now.plus(DAY * 365))),
             "none" | Self::KEPT => Ok(None),
             Self::DATE => {
-                // To the end of that day: who picks the last day of a contract means that day, too.
+                // At the end of that day: the last day of a contract, for example, should still count.
                 let end = parse_time(&format!("{}T23:59:59Z", fields.trimmed("expires_at")));
                 match end {
                     Some(end) if end > now => Ok(Some(end)),
@@ -44,7 +44,7 @@ impl Expiry {
     }
 }
 
-/// How long the secret before lives on, as its form offers it.
+/// How long the previous secret stays valid, as offered by its form.
 pub(super) const OVERLAPS: [(&str, &str, Duration); 4] = [
     ("0", "The old secret stops working now", Duration::ZERO),
     ("1h", "The old secret works for one more hour", Duration::from_secs(3_600)),
@@ -52,7 +52,7 @@ pub(super) const OVERLAPS: [(&str, &str, Duration); 4] = [
     ("7d", "The old secret works for one more week", Duration::from_secs(7 * 86_400)),
 ];
 
-/// The overlap that was chosen.
+/// Returns the chosen overlap.
 pub(super) fn overlap(fields: &Fields) -> Option<Duration> {
     let chosen = fields.text("overlap");
     OVERLAPS.iter().find(|(value, _, _)| *value == chosen).map(|(_, _, overlap)| *overlap)

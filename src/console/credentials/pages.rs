@@ -14,10 +14,10 @@ use crate::authority::{Credential, Settings, User};
 use crate::time::Timestamp;
 
 const HOME: &str = "/console/credentials";
-/// A credential that expires sooner says so.
+/// Credentials that expire within this time are highlighted.
 const SOON: std::time::Duration = std::time::Duration::from_secs(14 * 86_400);
 
-/// The page of a credential.
+/// The path of a credential's page.
 pub(super) fn path(client_id: &str) -> String {
     format!("{HOME}/{}", layout::segment(client_id))
 }
@@ -83,7 +83,7 @@ fn line(row: &Shown, is_operator: bool, now: Timestamp) -> Markup {
     }
 }
 
-/// The roles of a credential; those that its owner no longer holds are struck out.
+/// The roles of a credential; those that its owner no longer has are struck out.
 fn roles(row: &Shown) -> Markup {
     let held =
         |role: &str| row.owner.as_ref().is_some_and(|owner| owner.roles.iter().any(|one| **one == *role));
@@ -117,7 +117,7 @@ fn last_use(row: &Shown, now: Timestamp) -> Markup {
     }
 }
 
-/// The choice of an end. `kept` offers to leave it as it is.
+/// The choice of an expiry. `kept` adds the choice to leave it unchanged.
 fn lifetime(
     typed: &Fields,
     problem: Option<&str>,
@@ -244,7 +244,7 @@ pub(super) fn made(visitor: &Visitor, settings: &Settings, credential: &Credenti
     )
 }
 
-/// A word for a shell.
+/// Quotes a word for a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

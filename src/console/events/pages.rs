@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 
 pub(super) const HOME: &str = "/console/events";
 
-/// The kinds of events that can be published, in the words of the form.
+/// The kinds of events that can be published, with their labels in the form.
 const PUBLISHED: [(EventKind, &str); 6] = [
     (EventKind::SubjectRevoked, "End all tokens of a subject"),
     (EventKind::RoleChanged, "The roles of a subject changed"),
@@ -26,7 +26,7 @@ const PUBLISHED: [(EventKind, &str); 6] = [
     (EventKind::IssuerRevoked, "End all tokens of an issuer"),
 ];
 
-/// Whose tokens an event is about.
+/// Describes whose tokens an event affects.
 pub(in super::super) fn whom(event: &Event) -> Markup {
     html! {
         @if let Some(session) = &event.session {
@@ -44,7 +44,7 @@ pub(in super::super) fn whom(event: &Event) -> Markup {
     }
 }
 
-/// Whether it, or what it undoes, is about one token.
+/// Whether an event, or the one that it undoes, affects a single token.
 fn is_of_token(event: &Event) -> bool {
     let issuer = crate::identity::IssuerKey::new(&event.issuer).0;
     event.kind == EventKind::TokenRevoked || (event.kind == EventKind::Undone && event.key != issuer)

@@ -15,17 +15,17 @@ use crate::time::Timestamp;
 
 pub(super) const HOME: &str = "/console/explain";
 const TITLE: &str = "Explain";
-/// Characters of a request id in the list.
+/// How many characters of a request id the list shows.
 const SHORT: usize = 12;
 /// The methods to choose from.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-/// What came of a look-up by the id of a request.
+/// The result of a look-up by request id.
 pub(super) enum Lookup<'a> {
-    /// None was asked for.
+    /// No id was given.
     Nothing,
     Found(Arc<Refusal>),
-    /// Nothing is kept of the request with this id.
+    /// No rejected request with this id is stored.
     Unknown(&'a str),
 }
 
@@ -37,7 +37,7 @@ struct ShownRequest<'a> {
     host: &'a str,
 }
 
-/// Forms and list. With a refusal that was looked up, the form for a token has its request.
+/// The page with forms and list. If a rejected request was looked up, the token form contains that request.
 pub(super) fn overview(
     visitor: &Visitor,
     lookup: &Lookup<'_>,
@@ -182,12 +182,12 @@ fn not_found(id: &str) -> Markup {
     }
 }
 
-/// The start of a request id, which is enough to tell it from its neighbours.
+/// The start of a request id, which is enough to distinguish it in the list.
 fn short(id: &str) -> String {
     if id.chars().count() <= SHORT { id.to_owned() } else { id.chars().take(SHORT).chain(['…']).collect() }
 }
 
-/// What was decided about a request, in a few words.
+/// Describes the decision about a request in a few words.
 fn outcome(refusal: &Refusal) -> &'static str {
     match refusal.decision {
         Decision::ShadowDeny => "Forwarded, because its route is in shadow mode. It would have been rejected",
@@ -196,7 +196,7 @@ fn outcome(refusal: &Refusal) -> &'static str {
     }
 }
 
-/// Why a request was rejected that has no reason of the closed set.
+/// The explanation for a rejected request without a reason from the closed set.
 const BROKEN: &str = "The request exceeded a limit of the gate or violated a rule of HTTP; see its status.";
 
 fn looked_up(refusal: &Refusal, now: Timestamp) -> Markup {

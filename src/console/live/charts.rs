@@ -4,25 +4,25 @@ use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
-/// The size of a chart in its own units. The page scales it.
+/// The size of a chart in its own units; the page scales it.
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 120.0;
-/// Room above the highest value, so that its line is seen.
+/// The space above the highest value, so that its line is visible.
 const ABOVE: f64 = 4.0;
 
-/// How long a value is drawn that has no neighbours.
+/// The length of the line for a value without neighbours.
 const STROKE: f64 = 2.0;
 
 /// A line of a chart.
 pub(super) struct ChartLine {
     pub(super) name: &'static str,
-    /// Of the style sheet.
+    /// The class in the style sheet.
     pub(super) class: &'static str,
-    /// The newest last; `None` where nothing is known.
+    /// The values, newest last; `None` where a value is unknown.
     pub(super) values: Vec<Option<f64>>,
 }
 
-/// A chart of these lines on one scale, with a caption that names them and their newest and greatest values.
+/// A chart of these lines on one scale, with a caption that gives their names and their newest and greatest values.
 pub(super) fn chart(title: &str, lines: &[ChartLine], shown: impl Fn(f64) -> String) -> Markup {
     let known = || lines.iter().flat_map(|line| line.values.iter().flatten().copied());
     let top = scale(known().fold(0.0, f64::max));
@@ -55,7 +55,7 @@ pub(super) fn chart(title: &str, lines: &[ChartLine], shown: impl Fn(f64) -> Str
     }
 }
 
-/// A round number that is not below the greatest value.
+/// Rounds the greatest value up to a round number.
 fn scale(greatest: f64) -> f64 {
     if !greatest.is_finite() || greatest <= 0.0 {
         return 1.0;
@@ -73,7 +73,7 @@ fn height(value: f64, top: f64) -> f64 {
     HEIGHT - share * (HEIGHT - ABOVE)
 }
 
-/// Moves where a line starts again, and draws where it continues. A value between unknown ones is a short stroke.
+/// The SVG path of a line. A value between unknown ones becomes a short stroke.
 #[expect(clippy::cast_precision_loss, reason = "a number of points")]
 fn path(values: &[Option<f64>], top: f64) -> String {
     let step = WIDTH / values.len().saturating_sub(1).max(1) as f64;

@@ -6,14 +6,14 @@ use std::time::Duration;
 use crate::metrics::Traffic;
 use crate::time::Monotonic;
 
-/// Samples that are kept: those of ten minutes.
+/// How many samples are kept: those of ten minutes.
 const KEPT: usize = 300;
-/// How long one point of a chart is.
+/// The time span of one chart point.
 pub(super) const SLOT: Duration = Duration::from_secs(10);
-/// Points of a chart.
+/// The number of chart points.
 pub(super) const SLOTS: usize = 60;
 
-/// The latest samples, the newest last.
+/// The latest samples, newest last.
 #[derive(Debug, Default)]
 pub(super) struct History(VecDeque<Sample>);
 
@@ -23,7 +23,7 @@ struct Sample {
     traffic: Traffic,
 }
 
-/// What was counted within a span of time.
+/// What was counted during a time span.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct CountedTraffic {
     pub(super) took: Duration,
@@ -34,7 +34,7 @@ pub(super) struct CountedTraffic {
 }
 
 impl History {
-    /// Adds what was counted until now, in place of the oldest sample.
+    /// Adds a sample, replacing the oldest one if necessary.
     pub(super) fn add(&mut self, at: Monotonic, traffic: Traffic) {
         if self.0.len() == KEPT {
             self.0.pop_front();
@@ -42,12 +42,12 @@ impl History {
         self.0.push_back(Sample { at, traffic });
     }
 
-    /// Forgets everything.
+    /// Removes all samples.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// What was counted in the last `span`; nothing before there are two samples.
+    /// What was counted during the last `span`; `None` with fewer than two samples.
     pub(super) fn within(&self, span: Duration) -> Option<CountedTraffic> {
         let newest = self.0.back()?;
         let mut counted = None;
@@ -59,7 +59,7 @@ impl History {
         counted
     }
 
-    /// The points of a chart, the newest last; `None` where there are no samples.
+    /// The points of a chart, newest last; `None` where there are no samples.
     pub(super) fn slots(&self) -> Vec<Option<CountedTraffic>> {
         let mut slots = vec![None; SLOTS];
         let Some(newest) = self.0.back() else { return slots };
@@ -99,12 +99,12 @@ impl CountedTraffic {
         }
     }
 
-    /// How many requests were answered.
+    /// How many responses were sent.
     pub(super) fn requests(&self) -> u64 {
         self.answered.last().copied().unwrap_or_default()
     }
 
-    /// How many were rejected.
+    /// How many requests were rejected.
     pub(super) fn rejected(&self) -> u64 {
         let is_rejected = |decision: &str| matches!(decision, "deny" | "unavailable");
         self.decisions
@@ -114,7 +114,7 @@ impl CountedTraffic {
             .sum()
     }
 
-    /// So many in a second.
+    /// The rate per second of a count.
     #[expect(clippy::cast_precision_loss, reason = "for people to read")]
     pub(super) fn rate(&self, count: u64) -> f64 {
         if self.took.is_zero() { 0.0 } else { count as f64 / self.took.as_secs_f64() }
@@ -126,13 +126,14 @@ impl CountedTraffic {
     }
 }
 
-/// By how much a counter has grown. One that is smaller than before was reset.
+/// The increase of a counter. A counter that is smaller than before was reset.
 fn increase(before: u64, now: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }
 
-/// The value that this share of what was counted does not exceed, evenly spread within its bucket as Prometheus takes it to
-/// be. `counts` are cumulative, and the last is that of all. What exceeds the highest bound is taken for that.
+/// The value that this share of the observations does not exceed, assuming that they are evenly distributed
+/// within a bucket, as Prometheus does. `counts` are cumulative, and the last one is the total. Values above
+/// the highest bound count as that bound.
 #[expect(clippy::cast_precision_loss, reason = "for people to read")]
 fn quantile(counts: &[u64], bounds: &[f64], share: f64) -> Option<f64> {
     let all = counts.last().copied().filter(|all| *all > 0)?;

@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 
 pub(super) const HOME: &str = "/console/live";
 pub(super) const STREAM: &str = "/console/live/stream";
-/// A certificate that expires within this is pointed out.
+/// Certificates that expire within this time are highlighted.
 const SOON: Duration = Duration::from_secs(14 * 86_400);
 
 pub(super) fn page(visitor: &Visitor, fragment: &Markup) -> Markup {
@@ -32,7 +32,7 @@ pub(super) fn page(visitor: &Visitor, fragment: &Markup) -> Markup {
     )
 }
 
-/// Everything that changes.
+/// The part of the page that changes.
 pub(super) fn fragment(snapshot: &LiveState) -> Markup {
     html! {
         (tiles(snapshot))
@@ -251,7 +251,7 @@ fn expiry_class(expiry: Timestamp, now: Timestamp) -> &'static str {
     }
 }
 
-/// A rate with as many digits as say enough.
+/// Formats a rate with a useful number of digits.
 fn rate(per_second: f64) -> String {
     match per_second {
         0.0 => "0".to_owned(),
@@ -262,7 +262,7 @@ fn rate(per_second: f64) -> String {
     }
 }
 
-/// Seconds in the unit that says enough.
+/// Formats seconds in a suitable unit.
 fn duration(seconds: f64) -> String {
     match seconds {
         0.0 => "0 s".to_owned(),

@@ -10,18 +10,18 @@ use crate::keys::store::{Availability, KeyStore};
 use crate::state::record::EventSource;
 use crate::time::{Now, Timestamp};
 
-/// What rates that are shown as numbers are taken over.
+/// The time span of the displayed rates.
 const LATELY: Duration = Duration::from_secs(60);
-/// What decisions are counted over.
+/// The time span for which decisions are counted.
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// What is shown.
+/// The data of the page.
 pub(super) struct LiveState {
     pub(super) now: Timestamp,
     pub(super) is_ready: bool,
-    /// Components of the readiness, and what each says of itself.
+    /// The components of the readiness, and their conditions.
     pub(super) components: Vec<(String, String)>,
-    /// What was counted in the last minute, and in the last ten.
+    /// What was counted during the last minute; the next field is for the last ten.
     pub(super) lately: Option<CountedTraffic>,
     pub(super) window: Option<CountedTraffic>,
     pub(super) slots: Vec<Option<CountedTraffic>>,
@@ -30,7 +30,7 @@ pub(super) struct LiveState {
     pub(super) connections: Vec<(&'static str, i64)>,
     pub(super) keys: Vec<KeysRow>,
     pub(super) signals: Vec<SignalsRow>,
-    /// Signals by what they said.
+    /// Signals by event type.
     pub(super) signalled: Vec<(Box<str>, u64)>,
     pub(super) revoked: Vec<(Box<str>, i64)>,
     pub(super) state: StateRow,
@@ -42,7 +42,7 @@ pub(super) struct LiveState {
 pub(super) struct KeysRow {
     pub(super) issuer: String,
     pub(super) keys: usize,
-    /// Since when it is confirmed; `None` before the first time, and for keys that do not grow old.
+    /// Time since the last confirmation; `None` before the first one, and for keys that do not become stale.
     pub(super) age: Option<Duration>,
     pub(super) ages: bool,
     pub(super) is_usable: bool,
@@ -59,13 +59,13 @@ pub(super) struct SignalsRow {
     pub(super) keys: KeysRow,
 }
 
-/// Where events and last uses are kept.
+/// The state store.
 #[derive(Default)]
 pub(super) struct StateRow {
     pub(super) is_shared: bool,
     /// Seconds since a shared store was confirmed.
     pub(super) age: f64,
-    /// The number of the last event.
+    /// The sequence of the last event.
     pub(super) sequence: u64,
 }
 

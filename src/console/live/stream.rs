@@ -16,12 +16,12 @@ use super::super::page_error::PageError;
 use crate::admin::Permission;
 use crate::shutdown::{Phase, Shutdown};
 
-/// How a stream begins: a browser whose connection ends comes back after a second.
+/// The start of a stream: browsers reconnect one second after a connection ends.
 const BEGIN: Bytes = Bytes::from_static(b"retry: 1000\n\n");
-/// How it ends: the page is loaded again, and says why it does not go on.
+/// The end of a stream: the page reloads and shows why the stream ended.
 const END: Bytes = Bytes::from_static(b"event: end\ndata: end\n\n");
 
-/// The event with all that the page shows.
+/// The event with the whole content of the page.
 pub(super) fn state(html: &str) -> Bytes {
     let mut event = "event: state\n".to_owned();
     for line in html.split(['\n', '\r']) {
@@ -33,11 +33,11 @@ pub(super) fn state(html: &str) -> Bytes {
     event.into()
 }
 
-/// Brings the page to a visitor until they is no longer allowed to see it, or the gate drains.
+/// Streams the page to a visitor until the visitor is no longer allowed to see it, or the gate drains.
 pub(super) async fn watch(State(console): State<Console>, headers: HeaderMap) -> Response {
     let cookie = console.cookie(&headers).unwrap_or_default();
     if !console.lets_in(&cookie, Permission::Config) {
-        // An event and no status, because it makes the page say why.
+        // An event instead of an error status, because it makes the page show the reason.
         return events(Body::from_stream(iter([Ok::<_, Infallible>(END)])));
     }
     let refused =
@@ -93,7 +93,7 @@ impl Watcher {
         Some((Ok(event), self))
     }
 
-    /// The next event; `None` when this visitor is no longer allowed to see it.
+    /// The next event; `None` if this visitor is no longer allowed to see it.
     async fn changed(&mut self) -> Option<Bytes> {
         loop {
             tokio::select! {

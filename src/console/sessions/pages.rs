@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 
 pub(super) const HOME: &str = "/console/sessions";
 
-/// Where a token is ended.
+/// The path of the page that ends a token.
 fn end_path(row: &SessionRow) -> String {
     format!("{HOME}/{}/end", row.token.0)
 }

@@ -17,7 +17,7 @@ pub(super) fn file(rows: &[RouteUse]) -> String {
     text
 }
 
-/// A text as a cell. A spreadsheet takes some beginnings for a formula, so these get an apostrophe before them.
+/// Formats a text as a cell. An apostrophe protects values that a spreadsheet would interpret as a formula.
 fn cell(text: &str) -> String {
     let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
     if text.contains([',', '"', '\r', '\n']) {

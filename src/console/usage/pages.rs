@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 
 const HOME: &str = "/console/usage";
 
-/// A path with the client that is looked for, if one is.
+/// A path with the client in the search, if any.
 fn link(path: &str, client: &str, more: &[(&str, &str)]) -> String {
     let mut pairs: Vec<_> =
         Some(("client", client)).into_iter().filter(|(_, client)| !client.is_empty()).collect();
@@ -72,8 +72,8 @@ fn table(rows: &[RouteUse], most: u64, now: Timestamp) -> Markup {
     }
 }
 
-/// A bar as long as the row's part of the longest one; the part of its errors in another colour. The numbers beside it say
-/// the same.
+/// A bar whose length is the row's share of the longest one; errors have another colour. The numbers
+/// beside it say the same.
 fn chart(row: &RouteUse, most: u64) -> Markup {
     let width = |count: u64| count.saturating_mul(1_000) / most.max(1);
     let [.., client_errors, server_errors] = row.classes;

@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 
 const HOME: &str = "/console/users";
 
-/// The page of a user.
+/// The path of a user's page.
 pub(super) fn path(id: &str) -> String {
     format!("{HOME}/{}", layout::segment(id))
 }
@@ -103,7 +103,7 @@ pub(super) fn details(
                 p { @if user.has_password() { "The user can sign in to this console. A new password signs the user out everywhere." } @else { "With a password, the user can sign in to this console and create credentials." } }
                 form method="post" action={ (own) "/password" } {
                     (hidden(visitor))
-                    // Password managers ask whose it is.
+                    // Password managers need a user name.
                     input type="text" value=(user.id) autocomplete="username" readonly hidden;
                     (FormField { label: "New password", name: "password", kind: "password", hint: "At least 8 characters.", problem: of("password"), required: true, autocomplete: "new-password", ..FormField::default() }.render())
                     (FormField { label: "Repeat the password", name: "again", kind: "password", problem: of("again"), required: true, autocomplete: "new-password", ..FormField::default() }.render())
@@ -126,7 +126,7 @@ pub(super) fn details(
     )
 }
 
-/// What a change ends.
+/// Describes what a change ends.
 fn consequences(in_use: &InUse) -> Markup {
     html! {
         p {

@@ -205,7 +205,7 @@ fn tokens_that_anybody_can_get_and_conditions_that_fit_too_much_are_warned_of() 
     const ANY: &str = "any workflow on GitHub";
     const PULLS: &str = "jobs of pull requests";
     let folder = Folder::new();
-    let evil = |prefix: &str| format!("so \"{prefix}-evil\" fits as well");
+    let evil = |prefix: &str| format!("so it also matches \"{prefix}-evil\"");
     let (org, word) = (evil("repo:octo-org"), evil("octo"));
     let table: [(&str, &str, &str, &[&str]); 24] = [
         (GITHUB, "", "", &[ANY]),
