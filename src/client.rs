@@ -1,6 +1,7 @@
-//! The one outbound HTTP client: a single request on a fresh connection, for keys, discovery documents and commands.
+//! The one outbound HTTP client: one request on a fresh connection, for keys, discovery documents and
+//! commands.
 //!
-//! Everything is bounded: time, head, body. It follows no redirect and knows nothing of what it fetches.
+//! Everything is bounded: time, head, body. It follows no redirects and knows nothing about what it fetches.
 
 use std::fmt;
 use std::io;
@@ -23,24 +24,24 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-/// The largest body taken, in bytes.
+/// Maximum size of a response body in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
-/// From the name look-up to the last byte of the body.
+/// Time limit from the name lookup to the last byte of the body.
 const TOTAL: Duration = Duration::from_secs(5);
-/// As `TOTAL`, for a request whose answer the sender waits for.
+/// As `TOTAL`, for a request whose sender waits for the response.
 const PATIENT: Duration = Duration::from_secs(60);
-/// For one address of a host, so that a dead one leaves time for the next.
+/// Time limit per address of a host, so that a dead one leaves time for the next.
 const ONE_ADDRESS: Duration = Duration::from_secs(2);
-/// The largest response head, in bytes.
+/// Maximum size of a response head in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Fetches documents over `https`, and over `http` where [`Url`] lets it.
+/// Fetches documents over `https`, and over `http` if [`Url`] allows it.
 #[derive(Debug, Clone)]
 pub struct Client {
     tls: Arc<rustls::ClientConfig>,
 }
 
-/// A URL that may be fetched: `https`, or `http` to a loopback host or where it was explicitly allowed.
+/// A URL that may be fetched: `https`, or `http` to a loopback host or if explicitly allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
     host: String,
@@ -53,12 +54,12 @@ pub struct Url {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Transport {
     Tls,
-    /// Plain, and only to loopback addresses.
+    /// Clear text, and only to loopback addresses.
     PlainLoopback,
     Plain,
 }
 
-/// Why a text is not a [`Url`].
+/// Why a text is not a valid [`Url`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UrlError {
     /// Not an absolute URL of visible ASCII characters with a host.
@@ -69,7 +70,7 @@ pub enum UrlError {
     Insecure,
     /// A user name or password in the URL.
     UserInfo,
-    /// A fragment, which no server ever sees.
+    /// A fragment, which is never sent to a server.
     Fragment,
 }
 
@@ -82,15 +83,15 @@ pub enum GetError {
     Connect(io::Error),
     /// The TLS handshake failed, for example because the certificate is not trusted.
     Tls(io::Error),
-    /// The answer is not HTTP, or ended early.
+    /// The response is not HTTP, or ended early.
     Http(Box<dyn std::error::Error + Send + Sync>),
-    /// Not complete in time.
+    /// The response was not complete in time.
     Timeout,
-    /// A redirect, which is never followed: keys come from the configured place or not at all.
+    /// A redirect, which is never followed: keys come only from the configured URL.
     Redirect(StatusCode),
     /// Any other status than 200.
     Status(StatusCode),
-    /// The body has a content coding although none was accepted.
+    /// The body has a content coding, although the request accepted none.
     Encoding,
     /// The body is larger than [`MAX_BODY`].
     TooLarge,
@@ -144,19 +145,20 @@ impl Url {
         (&self.host, self.port, is_tls(self)) == (&other.host, other.port, is_tls(other))
     }
 
-    /// Whether it is fetched over TLS.
+    /// Whether it uses TLS.
     #[must_use]
     pub fn uses_tls(&self) -> bool {
         self.transport == Transport::Tls
     }
 
-    /// Whether what is sent there can be read on the way: plain `http` to another host.
+    /// Whether others can read what is sent there: plain `http` to another host.
     #[must_use]
     pub fn is_exposed(&self) -> bool {
         self.transport == Transport::Plain && !is_loopback(&self.host)
     }
 
-    /// The URL of an endpoint, whose path and query begin with `/`, below this one; `None` when this one has a query.
+    /// The URL of an endpoint below this one, whose path and query begin with `/`; `None` if this one has a
+    /// query.
     #[must_use]
     pub fn at(&self, endpoint: &str) -> Option<Self> {
         let base = self.target.as_str().trim_end_matches('/');
@@ -164,7 +166,7 @@ impl Url {
         Some(Self { target, ..self.clone() })
     }
 
-    /// This URL with one more parameter in its query.
+    /// This URL with another query parameter.
     #[must_use]
     pub fn with_parameter(&self, name: &str, value: &str) -> Self {
         let pair = form_urlencoded::Serializer::new(String::new()).append_pair(name, value).finish();
@@ -175,12 +177,13 @@ impl Url {
     }
 }
 
-/// `localhost` or an address of the loopback networks. What a name resolves to is checked again on connecting.
+/// Whether a host is `localhost` or a loopback address. The addresses of a name are checked again when
+/// connecting.
 fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// What is sent where, and which statuses are an answer: the body of another is not even read.
+/// A request, its URL, and the accepted statuses; the body of any other response is not read.
 struct OutboundCall<'a> {
     url: &'a Url,
     request: Request<Bytes>,
@@ -188,21 +191,21 @@ struct OutboundCall<'a> {
 }
 
 impl Client {
-    /// A client that trusts what `tls` trusts.
+    /// Creates a client with the trust of `tls`.
     #[must_use]
     pub fn new(tls: Arc<rustls::ClientConfig>) -> Self {
         Self { tls }
     }
 
-    /// The body of a 200 answer to a GET, complete.
+    /// Fetches a document: the complete body of a 200 response to a GET.
     ///
     /// # Errors
-    /// Everything else, within five seconds.
+    /// Anything else, within five seconds.
     pub async fn get(&self, url: &Url) -> Result<Bytes, GetError> {
         self.get_as(url, None).await
     }
 
-    /// As [`Self::get`], with this `Authorization`. No redirect is followed, so no other host ever gets it.
+    /// As [`Self::get`], with this `Authorization`. Redirects are not followed, so no other host receives it.
     ///
     /// # Errors
     /// As [`Self::get`].
@@ -221,16 +224,17 @@ impl Client {
         self.within(TOTAL, OutboundCall { url, request, takes }).await.map(Response::into_body)
     }
 
-    /// The answer to any request, whatever its status, complete. Of the request's URI nothing is used.
+    /// Sends any request and returns the complete response, whatever its status. Ignores the URI of the
+    /// request.
     ///
     /// # Errors
-    /// When there is no complete answer within a minute, or its body is larger than [`MAX_BODY`].
+    /// When there is no complete response within a minute, or its body is larger than [`MAX_BODY`].
     pub async fn send(&self, url: &Url, request: Request<Bytes>) -> Result<Response<Bytes>, GetError> {
         self.within(PATIENT, OutboundCall { url, request, takes: |_| Ok(()) }).await
     }
 
     async fn within(&self, time: Duration, call: OutboundCall<'_>) -> Result<Response<Bytes>, GetError> {
-        // Boxed because TLS and HTTP state are large and this runs once in minutes.
+        // Boxed because TLS and HTTP state is large, and this runs only every few minutes.
         timeout(time, Box::pin(self.untimed(call))).await.unwrap_or(Err(GetError::Timeout))
     }
 
@@ -286,7 +290,7 @@ where
         takes(response.status())?;
         complete(response).await
     });
-    // The connection does the reading and writing; a failure of it reaches the answer too.
+    // The connection does the reading and writing; if it fails, the response fails too.
     match select(answer, std::pin::pin!(connection)).await {
         Either::Left((result, _)) => result,
         Either::Right((_, answer)) => answer.await,

@@ -1,16 +1,16 @@
 //! Compact identifiers: issuers, subjects, clients and tokens as 128-bit keys, computed once per verified token.
 //!
-//! Knows only hashing, not what the keys are used for.
+//! This module knows only hashing, not what the keys are used for.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-/// The first half of a SHA-256.
+/// A 128-bit key: the first half of a SHA-256.
 ///
-/// Two names with one key cost 2^64 hashes to find and gain nothing: what ends the one then ends the
-/// other too. A key for a name that somebody else chose costs 2^128.
+/// Finding two names with the same key takes 2^64 hashes and gains nothing: what ends one then ends the other
+/// too. Finding a name with the key of another's name takes 2^128.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Key {
     high: u64,
@@ -18,32 +18,32 @@ pub struct Key {
 }
 
 impl Key {
-    /// The first 16 bytes of a digest.
+    /// Creates a key from the first 16 bytes of a digest.
     #[must_use]
     pub fn from_digest(digest: &[u8; 32]) -> Self {
         Self::from_bytes(std::array::from_fn(|i| digest[i]))
     }
 
-    /// The key that [`Self::to_bytes`] gave.
+    /// Restores a key from [`Self::to_bytes`].
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         let both = u128::from_be_bytes(bytes);
         Self { high: (both >> 64) as u64, low: both as u64 }
     }
 
-    /// The key as it is stored; sorts as the key does.
+    /// The stored form of the key; sorts like the key.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {
         (u128::from(self.high) << 64 | u128::from(self.low)).to_be_bytes()
     }
 
-    /// Its leading 64 bits, which order keys evenly over their range.
+    /// The leading 64 bits, which are evenly distributed and sort like the key.
     #[must_use]
     pub const fn high(self) -> u64 {
         self.high
     }
 
-    /// Its other 64 bits.
+    /// The trailing 64 bits.
     #[must_use]
     pub const fn low(self) -> u64 {
         self.low
@@ -57,7 +57,7 @@ impl Key {
         Self::finish(context)
     }
 
-    /// The key of all these texts, whose lengths count.
+    /// The key of a list of texts. Lengths are hashed too, so that no two lists collide.
     pub(crate) fn of_all(parts: &[&str]) -> Self {
         let mut context = Context::new(&SHA256);
         for part in parts {
@@ -76,19 +76,19 @@ impl Key {
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // The low half: tables that shard by the high half would otherwise see the same bits twice.
+        // Hashes the low half: tables that shard by the high half would otherwise see the same bits twice.
         state.write_u64(self.low);
     }
 }
 
 impl fmt::Display for Key {
-    /// 32 hex digits.
+    /// Writes 32 hex digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}{:016x}", self.high, self.low)
     }
 }
 
-/// Makes key types that cannot be taken for each other.
+/// Defines distinct key types, so that they cannot be confused.
 macro_rules! keys {
     ($($(#[$doc:meta])* $name:ident)*) => {$(
         $(#[$doc])*
@@ -102,11 +102,11 @@ keys! {
     IssuerKey
     /// A subject of one issuer.
     SubjectKey
-    /// A login session of one issuer, or one that only a certain subject's tokens belong to.
+    /// A login session of one issuer, or of one subject only.
     SessionKey
     /// A client of one issuer.
     ClientKey
-    /// A token, whatever string it arrived in.
+    /// A token, independent of its encoding.
     TokenKey
 }
 
@@ -151,7 +151,7 @@ impl SessionKey {
         Self(Key::of_all(&["session", issuer, session]))
     }
 
-    /// The same session, of this subject only.
+    /// The key of the same session, for this subject only.
     #[must_use]
     pub fn of(issuer: &str, session: &str, subject: SubjectKey) -> Self {
         Self(Key::of_all(&["session", issuer, session, &subject.0.to_string()]))
@@ -174,17 +174,17 @@ impl TokenKey {
     }
 }
 
-/// What a token carries beside its subject by which events may reach it. Most tokens carry nothing of the kind.
+/// Other names in a token by which events may refer to it, besides its subject. Most tokens have none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TokenNames {
     /// Its subject's e-mail address and aliases.
     pub subjects: Box<[SubjectKey]>,
-    /// Its login session: alone, and of each name of its subject.
+    /// Its login session: by itself, and with each name of its subject.
     pub sessions: Box<[SessionKey]>,
 }
 
 impl TokenNames {
-    /// The names of a token with this subject and login session; `None` when there are none.
+    /// The names of a token with this subject and login session; `None` if there are none.
     #[must_use]
     pub fn new(
         issuer: &str,
@@ -201,12 +201,12 @@ impl TokenNames {
         (!others.is_empty() || !sessions.is_empty()).then(|| Self { subjects: others.into(), sessions })
     }
 
-    /// All of them.
+    /// All keys.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
         self.subjects.iter().map(|subject| subject.0).chain(self.sessions.iter().map(|session| session.0))
     }
 
-    /// Whether it is among them.
+    /// Whether a key is among them.
     #[must_use]
     pub fn has(&self, key: Key) -> bool {
         self.keys().any(|known| known == key)
@@ -218,14 +218,14 @@ impl TokenNames {
         size_of::<Self>() + size_of::<Key>() * (self.subjects.len() + self.sessions.len())
     }
 
-    /// As it is stored: how many of the keys are subjects, then all of them.
+    /// The stored form: how many of the keys are subjects, then all keys.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let count = u8::try_from(self.subjects.len()).unwrap_or(u8::MAX);
         [count].into_iter().chain(self.keys().flat_map(Key::to_bytes)).collect()
     }
 
-    /// What [`Self::to_bytes`] gave; `None` when it is anything else.
+    /// Restores names from [`Self::to_bytes`]; `None` if the bytes are invalid.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (count, keys) = bytes.split_first()?;
@@ -239,7 +239,7 @@ impl TokenNames {
     }
 }
 
-/// Takes the bits of a [`Key`] as the hash they are.
+/// A hasher that uses the bits of a [`Key`] as the hash.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AsIs(u64);
 
@@ -249,7 +249,7 @@ impl Hasher for AsIs {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // Not reached by a key; folding keeps the hasher correct for anything else.
+        // Not called for keys; mixing the bytes keeps the hasher correct for anything else.
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }

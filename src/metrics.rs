@@ -1,7 +1,7 @@
-//! Every instrument on one page. Rooms record on these; only the telemetry listener reads them.
+//! Every instrument on one page. Rooms record on them; only the telemetry listener reads them.
 //!
-//! Label values come from closed sets or from the configuration, never from a request: [`clients`] is the one place
-//! that lets a value from a token become a label, and it stops at a thousand of them.
+//! Label values come from closed sets or from the configuration, never from a request. [`clients`] is the
+//! only exception: it turns clients named in tokens into labels, at most a thousand of them.
 
 use std::sync::Arc;
 
@@ -33,22 +33,22 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// Decisions, by `decision` (allow, deny, unavailable, shadow_deny), `reason` and `route`.
     pub decisions: IntCounterVec,
-    /// From the request's head to the response's head, by `route`.
+    /// Time from the request's head to the response's head, by `route`.
     pub request_duration: HistogramVec,
     /// Time inside `enforce`, by `proof` (cached, fresh, none).
     pub enforce_duration: HistogramVec,
     /// Failures towards an upstream, by `upstream` and `kind`.
     pub upstream_errors: IntCounterVec,
-    /// Forwarded requests, by `client` and `route`. Counted through [`clients::ClientCounters`] only.
+    /// Forwarded requests, by `client` and `route`. Counted only through [`clients::ClientCounters`].
     client_requests: IntCounterVec,
     client_labels: ClientLabels,
-    /// 1 while `/ready` answers 200.
+    /// 1 while `/ready` responds with 200.
     pub ready: IntGauge,
     /// Open connections, by `listener`.
     pub connections: IntGaugeVec,
     /// TLS handshakes, by `result`.
     pub tls_handshakes: IntCounterVec,
-    /// Look-ups in the proof cache, by `result` (hit, miss).
+    /// Lookups in the proof cache, by `result` (hit, miss).
     pub proof_cache: IntCounterVec,
     /// Keys in force, by `issuer`.
     pub keys: IntGaugeVec,
@@ -56,59 +56,59 @@ pub struct Metrics {
     pub keys_age: GaugeVec,
     /// Key fetches, by `issuer` and `result` (ok, error).
     pub keys_refresh: IntCounterVec,
-    /// `iat` of fresh tokens against our clock, by `issuer`.
+    /// Difference between our clock and the `iat` of new tokens, by `issuer`.
     pub clock_skew: HistogramVec,
     /// Seconds until a served certificate expires, by `path`.
     certificate_expiry: GaugeVec,
     certificates: Arc<ArcSwap<Vec<(String, Timestamp)>>>,
-    /// Events, by `type` and `source` (admin, ssf, authority, replica); signals without a meaning here count with the
-    /// reason why as their type.
+    /// Events, by `type` and `source` (admin, ssf, authority, replica); the type of a signal that maps to no
+    /// event is the reason for that.
     pub events: IntCounterVec,
-    /// Signals, by `source` (ssf, logout, gtr, scim), `type` of the event they came down to, and whether they ended a token in
-    /// use (`matched`: yes, no).
+    /// Signals, by `source` (ssf, logout, gtr, scim), `type` of the resulting event, and whether they ended a
+    /// token in use (`matched`: yes, no).
     pub signals: IntCounterVec,
     /// Seconds since the last confirmed heartbeat, by `transmitter`.
     pub signals_age: GaugeVec,
-    /// Calls that the state store failed, by `kind` (full, failed, closed).
+    /// Failed calls to the state store, by `kind` (full, failed, closed).
     pub state_errors: IntCounterVec,
-    /// Requests of each client, to be kept in the store.
+    /// Requests of each client, to be saved in the store.
     pub usage: usage::Tallies,
     /// Tokens that the embedded authority issued.
     pub tokens_issued: IntCounter,
     /// Requests to the authority's token endpoint, by `result` (ok, error) and `error` (RFC 6749 §5.2, or none).
     pub token_requests: IntCounterVec,
-    /// Configuration reloads, by `result` (ok, error). Counted through [`Metrics::reloaded`].
+    /// Configuration reloads, by `result` (ok, error). Counted only through [`Metrics::reloaded`].
     config_reloads: IntCounterVec,
     /// 1 unless the last reload was refused.
     last_reload: IntGauge,
     reloaded_at: Arc<ArcSwapOption<Timestamp>>,
-    /// CPU time of the process. The registry's own collector knows whole seconds only.
+    /// CPU time of the process, because the registry's own collector has only whole seconds.
     cpu: Cpu,
     /// Tokens in use.
     pub sessions_tracked: IntGauge,
     /// Sessions that left memory, by `cause` (expired, idle, capacity).
     pub sessions_evicted: IntCounterVec,
-    /// What is revoked at present, by `kind` (subject, client, token, issuer).
+    /// Current revocations, by `kind` (subject, client, token, issuer).
     pub revocations: IntGaugeVec,
-    /// Seconds since the shared state was confirmed; 0 for a store that is not shared.
+    /// Seconds since the shared state was confirmed; 0 if the store is not shared.
     pub state_age: Gauge,
-    /// Last uses that were read from the shared store, because the local clock could not tell.
+    /// Last uses read from the shared store because the local clock could not decide.
     pub state_reads: IntCounter,
-    /// Last uses that were written to the shared store.
+    /// Last uses written to the shared store.
     pub state_saved: IntCounter,
-    /// Gaps found in the shared log, by `held` (true: this gate had read the events and publishes them again).
+    /// Gaps found in the shared log, by `held` (true: this gate has the events and publishes them again).
     pub state_gaps: IntCounterVec,
-    /// Whether another authority signs under the issuer of the embedded one, in a fleet that shares a store.
+    /// Whether another authority signs as the embedded one's issuer, in a fleet with a shared store.
     pub authority_conflict: IntGauge,
-    /// Settings of the shared store that endanger what it keeps, by `setting`: 1 when it is to be changed.
+    /// Settings of the shared store that endanger its data, by `setting`: 1 if it should be changed.
     pub state_setup_warnings: IntGaugeVec,
-    /// 1 when the file of the store was found older than it was when it was last used, or to be another one.
+    /// 1 if the store's file is older than when it was last used, or another file.
     pub state_rolled_back: IntGauge,
-    /// Responses and tunnels that were ended because their token was no longer in force, by `reason`.
+    /// Responses and tunnels ended because their token was no longer in force, by `reason`.
     pub streams_cut: IntCounterVec,
     /// Spans of traces, by `result` (exported, dropped, failed).
     pub spans: IntCounterVec,
-    /// Log lines that were lost because the destination was blocked, slow or full.
+    /// Log lines lost because the destination was blocked, slow or full.
     pub log_lines_dropped: IntCounter,
 }
 
@@ -126,7 +126,7 @@ const TOKEN_ERRORS: [&str; 10] = [
     "use_dpop_nonce",
 ];
 
-/// Buckets in seconds for what is judged in microseconds.
+/// Buckets in seconds for decisions, which take microseconds.
 const ENFORCE_BUCKETS: &[f64] = &[
     0.000_000_5,
     0.000_001,
@@ -145,14 +145,14 @@ const ENFORCE_BUCKETS: &[f64] = &[
 const REQUEST_BUCKETS: &[f64] =
     &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Buckets in seconds for clock skew, either way.
+/// Buckets in seconds for clock skew in either direction.
 const SKEW_BUCKETS: &[f64] = &[-60.0, -10.0, -5.0, -1.0, 0.0, 1.0, 5.0, 10.0, 60.0, 300.0, 3600.0];
 
 impl Metrics {
     /// Creates and registers every instrument.
     ///
     /// # Errors
-    /// When two instruments share a name, which is a mistake on this page.
+    /// When two instruments share a name, which is a bug on this page.
     #[expect(clippy::too_many_lines, reason = "a list without a branch, and one page is the point of it")]
     pub fn new() -> Result<Self, prometheus::Error> {
         let page = MetricsPage(Registry::new());
@@ -312,7 +312,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Lets the series of closed label sets begin at 0, so that `increase()` sees their first event.
+    /// Starts the series of closed label sets at 0, so that `increase()` sees their first event.
     fn begin_closed_sets(&self) {
         for result in ["ok", "error"] {
             self.config_reloads.with_label_values(&[result]);
@@ -343,12 +343,12 @@ impl Metrics {
         }
     }
 
-    /// Sets the certificates in use and when each expires; those of an earlier configuration are forgotten.
+    /// Sets the certificates in use and when each expires; removes those of an earlier configuration.
     pub fn set_certificates(&self, certificates: Vec<(String, Timestamp)>) {
         self.certificates.store(Arc::new(certificates));
     }
 
-    /// Brings up to date what changes by the mere passing of time; to be called before the page is read.
+    /// Updates the values that change as time passes; call it before the page is read.
     pub fn count_down(&self, now: Timestamp) {
         self.certificate_expiry.reset();
         for (path, expiry) in self.certificates.load().iter() {
@@ -357,7 +357,7 @@ impl Metrics {
         }
     }
 
-    /// The text exposition format, version 0.0.4.
+    /// Renders the text exposition format, version 0.0.4.
     ///
     /// # Errors
     /// When an instrument cannot be encoded.

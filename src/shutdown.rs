@@ -2,25 +2,25 @@
 
 use tokio::sync::watch;
 
-/// How far the shutdown has come. Phases only move forward.
+/// The phase of the shutdown. Phases only move forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Serving.
+    /// Serving requests.
     Running,
     /// No longer ready; still accepting, so that load balancers can notice.
     Leaving,
-    /// Streams that would last are ended; still accepting.
+    /// Lasting streams are ended; still accepting.
     EndingStreams,
-    /// No new connections; requests in flight finish.
+    /// No new connections; requests in flight may finish.
     Draining,
-    /// Another process takes over: this one receives no more work, and it keeps nothing that the other one needs.
-    /// Requests in flight still finish.
+    /// Another process takes over: this one receives no more work, and has released everything that the other
+    /// one needs. Requests in flight may still finish.
     HandedOver,
-    /// The drain time is over: what is still open is dropped.
+    /// The drain time is over: everything still open is dropped.
     Stopped,
 }
 
-/// The hand that moves the phase.
+/// Advances the phase.
 #[derive(Debug)]
 pub struct Trigger(watch::Sender<Phase>);
 
@@ -28,7 +28,7 @@ pub struct Trigger(watch::Sender<Phase>);
 #[derive(Debug, Clone)]
 pub struct Shutdown(watch::Receiver<Phase>);
 
-/// A trigger and a first view of it.
+/// Creates a trigger and the first view of its phase.
 #[must_use]
 pub fn channel() -> (Trigger, Shutdown) {
     let (sender, receiver) = watch::channel(Phase::Running);
@@ -36,13 +36,13 @@ pub fn channel() -> (Trigger, Shutdown) {
 }
 
 impl Trigger {
-    /// The phase now.
+    /// The current phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
         *self.0.borrow()
     }
 
-    /// Moves to `phase` unless it was passed already.
+    /// Advances to `phase`, unless it has already been reached.
     pub fn advance(&self, phase: Phase) {
         self.0.send_if_modified(|current| {
             let forward = phase > *current;
@@ -55,15 +55,15 @@ impl Trigger {
 }
 
 impl Shutdown {
-    /// The phase now.
+    /// The current phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
         *self.0.borrow()
     }
 
-    /// Waits until `phase` is reached; at once when the trigger is gone.
+    /// Waits until `phase` is reached; returns at once if the trigger was dropped.
     pub async fn reached(&mut self, phase: Phase) {
-        // An error means that the trigger was dropped, which is the end in any case.
+        // An error means that the trigger was dropped, and so that the process is ending.
         drop(self.0.wait_for(|current| *current >= phase).await);
     }
 }

@@ -1,9 +1,9 @@
-//! The two clocks, and the only place that reads them; durations as people write them.
+//! The two clocks, the only place that reads them, and durations in human-readable form.
 //!
-//! The wall clock names moments to the outside: claims, events, answers. It may be wrong by years and may step at any
-//! moment. The monotonic clock measures durations: timeouts, throttles, freshness, retention. It never steps, and what is
-//! permanently deleted is deleted by it. Every judgement takes its `now` as an argument, so that a test is a table of
-//! values.
+//! The wall clock gives the times of the outside world: claims, events, responses. It may be wrong by years
+//! and may step at any moment. The monotonic clock measures durations: timeouts, throttles, freshness,
+//! retention. It never steps, and only it decides what is permanently deleted. Every judgement takes its
+//! `now` as an argument, so that a test is a table of values.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,23 +14,23 @@ use ::time::OffsetDateTime;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// Long enough for any purpose, short enough to be added to an instant.
+/// Long enough for any purpose, and short enough to be added to an instant.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 const DURATION_HINT: &str = "write a whole number and a unit, such as \"30s\" (units: ms, s, m, h, d)";
 
 /// A point in time: milliseconds since the Unix epoch, UTC.
 ///
-/// A JWT's `NumericDate` (RFC 7519 §2) may carry a fraction; milliseconds keep what matters of it.
+/// A JWT's `NumericDate` (RFC 7519 §2) may have a fraction; milliseconds are precise enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The epoch itself.
+    /// The Unix epoch.
     pub const EPOCH: Self = Self(0);
 
-    /// What the wall clock says.
+    /// Reads the wall clock.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
     pub fn now() -> Self {
@@ -38,21 +38,21 @@ impl Timestamp {
         Self(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// What the wall clock said at the last tick of the kernel, some milliseconds ago: for what is told in seconds. Costs a
-    /// fraction of [`Timestamp::now`].
+    /// Reads the wall clock as of the kernel's last tick, some milliseconds ago; sufficient for times in
+    /// seconds. Costs a fraction of [`Timestamp::now`].
     #[must_use]
     pub fn coarse() -> Self {
         let read = clock_gettime(ClockId::RealtimeCoarse);
         Self(read.tv_sec.saturating_mul(1000).saturating_add(read.tv_nsec / 1_000_000))
     }
 
-    /// From milliseconds since the epoch.
+    /// Creates a timestamp from milliseconds since the epoch.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
-    /// From whole seconds since the epoch; saturates.
+    /// Creates a timestamp from whole seconds since the epoch; saturates.
     #[must_use]
     pub const fn from_secs(secs: i64) -> Self {
         Self(secs.saturating_mul(1000))
@@ -70,26 +70,27 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// This instant and `duration` more; saturates.
+    /// The timestamp `duration` later; saturates.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// This instant and `duration` less; saturates.
+    /// The timestamp `duration` earlier; saturates.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// How long `earlier` lies back; zero when it does not.
+    /// The time since `earlier`; zero if that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
 
-/// What the wall clock says, in nanoseconds since the Unix epoch: for spans, which are shorter than milliseconds.
+/// Reads the wall clock in nanoseconds since the Unix epoch, for trace spans, which may be shorter than a
+/// millisecond.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
 pub fn unix_nanos() -> u64 {
@@ -97,18 +98,19 @@ pub fn unix_nanos() -> u64 {
     u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A moment on the monotonic clock: milliseconds since this process first read it. Negative: before this process, as a
-/// store that counts its running time knows it.
+/// A moment on the monotonic clock: milliseconds since this process first read it. Negative before that, as
+/// known by a store that counts its running time.
 ///
-/// Counts the time in which the machine was suspended, so that what was fresh before is not taken for fresh after.
+/// Includes time in which the machine was suspended, so that what was fresh before is not taken for fresh
+/// afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Monotonic(i64);
 
-/// What the boot clock said when this process first read it, in milliseconds.
+/// The boot clock when this process first read it, in milliseconds.
 static STARTED: OnceLock<i64> = OnceLock::new();
 
 impl Monotonic {
-    /// What the monotonic clock says.
+    /// Reads the monotonic clock.
     #[must_use]
     pub fn now() -> Self {
         let read = clock_gettime(ClockId::Boottime);
@@ -116,7 +118,7 @@ impl Monotonic {
         Self(millis - *STARTED.get_or_init(|| millis))
     }
 
-    /// From milliseconds since the process first read the clock.
+    /// Creates a moment from milliseconds since the process first read the clock.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
@@ -128,57 +130,57 @@ impl Monotonic {
         self.0
     }
 
-    /// This moment and `duration` more; saturates.
+    /// The moment `duration` later; saturates.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// This moment and `duration` less; saturates.
+    /// The moment `duration` earlier; saturates.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// How long ago `earlier` was; zero when it lies ahead.
+    /// The time since `earlier`; zero if that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
 
-/// A tick of the kernel, some milliseconds long: for what is only to be done now and then. Costs a fraction of
-/// [`Monotonic::now`]. Does not count suspension.
+/// A tick of the kernel, some milliseconds long, for things that only need to be done occasionally. Costs a
+/// fraction of [`Monotonic::now`]. Does not count suspension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(i64);
 
 impl Tick {
-    /// The last one.
+    /// Reads the last tick.
     #[must_use]
     pub fn read() -> Self {
         let read = clock_gettime(ClockId::MonotonicCoarse);
         Self(read.tv_sec.saturating_mul(1000).saturating_add(read.tv_nsec / 1_000_000))
     }
 
-    /// How long ago `earlier` was.
+    /// The time since `earlier`.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
 
-/// Where a store reads the monotonic clock.
+/// The source of a store's monotonic clock.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {
-    /// From the machine.
+    /// The machine's clock.
     #[default]
     Machine,
-    /// A simulation says what time it is, in milliseconds.
+    /// A simulated clock, in milliseconds.
     Told(Arc<AtomicI64>),
 }
 
 impl Clock {
-    /// What it says.
+    /// Reads the clock.
     #[must_use]
     pub fn monotonic(&self) -> Monotonic {
         match self {
@@ -191,9 +193,9 @@ impl Clock {
 /// One moment, read from both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// What the wall clock says; compare it with times from outside.
+    /// The wall clock; compare it with times from outside.
     pub wall: Timestamp,
-    /// What the monotonic clock says; measure durations with it.
+    /// The monotonic clock; measure durations with it.
     pub monotonic: Monotonic,
 }
 
@@ -204,13 +206,13 @@ impl Now {
         Self { wall: Timestamp::now(), monotonic: Monotonic::now() }
     }
 
-    /// A moment on clocks that have always agreed, for tests: both say `millis`.
+    /// A moment at which both clocks read `millis`, for tests.
     #[must_use]
     pub const fn at_millis(millis: i64) -> Self {
         Self { wall: Timestamp(millis), monotonic: Monotonic(millis) }
     }
 
-    /// Both clocks `duration` later; saturates.
+    /// The moment `duration` later on both clocks; saturates.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self { wall: self.wall.plus(duration), monotonic: self.monotonic.plus(duration) }
@@ -218,7 +220,7 @@ impl Now {
 }
 
 impl fmt::Display for Timestamp {
-    /// RFC 3339 in UTC with milliseconds: `2026-01-31T23:59:59.000Z`.
+    /// Writes RFC 3339 in UTC with milliseconds: `2026-01-31T23:59:59.000Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = i128::from(self.0) * 1_000_000;
         let Ok(t) = OffsetDateTime::from_unix_timestamp_nanos(nanos) else {
@@ -230,10 +232,10 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// A duration as it is written: `"500ms"`, `"30s"`, `"15m"`, `"24h"`, `"30d"`.
+/// Parses a duration such as `"500ms"`, `"30s"`, `"15m"`, `"24h"` or `"30d"`.
 ///
 /// # Errors
-/// When it is none, in a phrase that follows its name.
+/// When it is not a duration, with a phrase to follow its name.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split_unit(text);
     let millis: u64 = match unit {
@@ -256,13 +258,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{text:?} is longer than 100 years"))
 }
 
-/// What to say about a duration that was written as a number.
+/// The error message for a duration without a unit.
 #[must_use]
 pub fn duration_without_unit(number: i64) -> String {
     format!("{number} has no unit; {DURATION_HINT}")
 }
 
-/// The digits that a text begins with, and the rest: a number and its unit.
+/// Splits a text into its leading digits and the rest: a number and its unit.
 pub(crate) fn split_unit(text: &str) -> (&str, &str) {
     let end = text.bytes().take_while(u8::is_ascii_digit).count();
     text.split_at(end)

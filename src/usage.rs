@@ -1,4 +1,4 @@
-//! Usage by client and route, kept across restarts: adds the workers' counts to the store periodically.
+//! Usage by client and route, kept across restarts: periodically adds the workers' counts to the store.
 //!
 //! A crash may lose the latest counts; nothing is counted twice.
 
@@ -12,26 +12,27 @@ use crate::state::record::UsageRow;
 use crate::state::{Store, StoreError};
 use crate::time::Timestamp;
 
-/// Rows that are added in one step, so that no event waits long.
+/// Maximum number of rows added in one step, so that no event waits long.
 const CHUNK: usize = 1_000;
 
-/// The counts in the store, and those on their way there.
+/// The counts in the store and those not added yet.
 #[derive(Debug)]
 pub struct Usage {
     tallies: Tallies,
     store: Store,
-    /// Collected and not stored yet. Held while rows move to the store, so that no list misses them or has them twice.
+    /// Collected but not stored yet. Locked while rows move to the store, so that no list misses them or has
+    /// them twice.
     pending: Mutex<HashMap<Used, (u64, Timestamp)>>,
 }
 
 impl Usage {
-    /// Continues from what the store keeps: its clients stay among those that are counted by name.
+    /// Continues from the stored usage: its clients remain counted by name.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn start(tallies: Tallies, store: Store) -> Result<Arc<Self>, StoreError> {
         let mut known = match store.usage(None).await {
-            // A shared store may come later; what it keeps is listed then.
+            // A shared store may become reachable later; its rows are listed then.
             Err(StoreError::Unreachable(_)) if store.is_shared() => Vec::new(),
             known => known?,
         };
@@ -40,7 +41,7 @@ impl Usage {
         Ok(Arc::new(Self { tallies, store, pending: Mutex::default() }))
     }
 
-    /// Adds what was counted to the store. What could not be added is tried again the next time.
+    /// Adds the counts to the store. What could not be added is tried again next time.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -58,13 +59,13 @@ impl Usage {
         Ok(())
     }
 
-    /// How many clients are kept by name, once no more are; the rest share `other`.
+    /// The number of clients counted by name, once the limit is reached; all others share `other`.
     #[must_use]
     pub fn bound(&self) -> Option<usize> {
         self.tallies.bound()
     }
 
-    /// What a client, or every client, used until now: by client, route and status.
+    /// The usage of one client or all clients so far, by client, route and status.
     ///
     /// # Errors
     /// When the store cannot be read.

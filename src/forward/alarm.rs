@@ -1,5 +1,5 @@
-//! Deadlines that are cheap to move: the timer is reset only when it fires too early, which on a busy connection is once
-//! per limit and not once per request.
+//! Deadlines that are cheap to move: the timer is reset only when it fires too early, on a busy connection
+//! once per limit instead of once per request.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-/// Goes off when something has taken too long.
+/// A timeout that can be restarted.
 #[derive(Debug)]
 pub(crate) struct Alarm {
     limit: Duration,
@@ -20,15 +20,15 @@ impl Alarm {
         Self { limit: Duration::ZERO, deadline: None, timer: None }
     }
 
-    /// Goes off in `limit` from now.
+    /// Sets the deadline to `limit` from now.
     pub(crate) fn set(&mut self, limit: Duration) {
         self.limit = limit;
         self.restart();
     }
 
-    /// Goes off a whole limit from now, because there was progress.
+    /// Restarts the full limit from now, because there was progress.
     pub(crate) fn restart(&mut self) {
-        // A limit beyond the end of time is no limit.
+        // A limit too large to represent is no limit.
         self.deadline = Instant::now().checked_add(self.limit);
     }
 
@@ -51,8 +51,7 @@ impl Alarm {
     }
 }
 
-/// Goes off when a peer that is being listened to has said nothing for too long. The time in which nobody listens does not
-/// count.
+/// A timeout on the silence of a peer. It runs only while the peer is being polled.
 #[derive(Debug)]
 pub(crate) struct Silence {
     limit: Option<Duration>,
@@ -61,17 +60,17 @@ pub(crate) struct Silence {
 }
 
 impl Silence {
-    /// `None`: it may last indefinitely.
+    /// Creates the timeout; `None`: no limit.
     pub(crate) const fn new(limit: Option<Duration>) -> Self {
         Self { limit, alarm: Alarm::new(), listening: false }
     }
 
-    /// Something was said.
+    /// Ends the silence: data was received.
     pub(crate) fn end(&mut self) {
         self.listening = false;
     }
 
-    /// Nothing has been said: ready when that has been so for too long.
+    /// Continues the silence: nothing was received. Ready when it has lasted too long.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(limit) = self.limit else {
             return Poll::Pending;

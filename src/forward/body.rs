@@ -1,7 +1,7 @@
 //! Request and response bodies.
 //!
-//! Pieces are forwarded as they arrive and only on demand, so that the slower side sets the pace and a body of any size
-//! uses the same memory.
+//! Pieces are forwarded as they arrive and only on demand, so that the slower side sets the pace and memory
+//! use does not depend on the size of a body.
 
 use std::error::Error;
 use std::fmt;
@@ -24,18 +24,18 @@ use super::tunnel::Tunnel;
 /// The body of a client's request.
 pub struct RequestBody {
     body: Option<Pin<Box<dyn Body<Data = Bytes, Error = RequestBodyError>>>>,
-    /// The client's, while the upstream could take more.
+    /// Limits the client's silence while the upstream could accept more.
     silence: Silence,
 }
 
 impl RequestBody {
-    /// No body at all.
+    /// Creates an absent body.
     #[must_use]
     pub const fn empty() -> Self {
         Self { body: None, silence: Silence::new(None) }
     }
 
-    /// A body with whatever limits wrap it; costs nothing when it has ended already.
+    /// Wraps a body, including its limits; costs nothing if it has ended already.
     pub fn new(body: impl Body<Data = Bytes, Error = RequestBodyError> + 'static) -> Self {
         if body.is_end_stream() {
             Self::empty()
@@ -44,7 +44,7 @@ impl RequestBody {
         }
     }
 
-    /// Fails when the client is silent for longer than `limit`.
+    /// Fails if the client is silent for longer than `limit`.
     pub(crate) fn limit_silence(&mut self, limit: Option<Duration>) {
         self.silence = Silence::new(limit);
     }
@@ -53,7 +53,7 @@ impl RequestBody {
         self.body.is_none()
     }
 
-    /// Its length, when that is known.
+    /// Its length, if known.
     pub(crate) fn size(&self) -> Option<u64> {
         self.body.as_ref().map_or(Some(0), |body| body.size_hint().exact())
     }
@@ -86,16 +86,16 @@ impl fmt::Debug for RequestBody {
     }
 }
 
-/// Why a client's body could not be sent to the end.
+/// Why a client's body could not be sent completely.
 #[derive(Debug)]
 pub enum RequestBodyError {
-    /// It is above the limit: 413.
+    /// It exceeds the limit: 413.
     TooLarge,
     /// The client sent nothing for `request_body_timeout`: 408.
     Stalled,
     /// It is longer or shorter than announced: 400.
     Length,
-    /// The client went away, or broke the rules of its protocol.
+    /// The client disconnected or violated its protocol.
     Client(Box<dyn Error + Send + Sync>),
 }
 
@@ -112,8 +112,8 @@ impl fmt::Display for RequestBodyError {
 
 impl Error for RequestBodyError {}
 
-/// The body of an upstream's response. Dropping it before its end closes the upstream's connection (HTTP/1.1) or resets
-/// the stream (HTTP/2); reaching the end gives the connection back.
+/// The body of an upstream's response. Dropping it before its end closes the upstream's connection (HTTP/1.1)
+/// or resets the stream (HTTP/2); at the end the connection returns to the pool.
 pub struct ForwardBody {
     source: ResponseSource,
     in_flight: Option<InFlight>,
@@ -121,13 +121,13 @@ pub struct ForwardBody {
 }
 
 pub(crate) enum ResponseSource {
-    /// No body, or one that was forwarded already.
+    /// No body, or one that was already forwarded.
     Empty,
-    /// It came whole with the head.
+    /// It arrived completely with the head.
     Whole(Bytes),
     Http1(Box<Http1Download>),
     Http2(Box<Http2Download>),
-    /// A 101: what follows is no longer HTTP.
+    /// A 101: what follows is not HTTP.
     Switched(Box<Tunnel>),
 }
 
@@ -136,20 +136,20 @@ impl ForwardBody {
         Self { source, in_flight: None, slot: RequestSlot::default() }
     }
 
-    /// Counts the request as being in flight until the body's end.
+    /// Counts the request as in flight until the end of the body.
     pub(crate) fn counted(&mut self, in_flight: Option<InFlight>) {
         self.in_flight = in_flight.filter(|_| !matches!(self.source, ResponseSource::Empty));
     }
 
-    /// Keeps the request's slot at its upstream until the body's end.
+    /// Holds the request's slot at its upstream until the end of the body.
     pub(crate) fn occupy(&mut self, slot: RequestSlot) {
         if !matches!(self.source, ResponseSource::Empty) {
             self.slot = slot;
         }
     }
 
-    /// The tunnel behind a `101 Switching Protocols`. The caller sends the response and runs the tunnel beside it;
-    /// dropping the tunnel closes the upstream's side.
+    /// Takes the tunnel of a `101 Switching Protocols`. The caller sends the response and runs the tunnel
+    /// next to it; dropping the tunnel closes the upstream's side.
     pub fn take_tunnel(&mut self) -> Option<Tunnel> {
         match std::mem::replace(&mut self.source, ResponseSource::Empty) {
             ResponseSource::Switched(tunnel) => {
@@ -182,7 +182,8 @@ impl Body for ForwardBody {
             ResponseSource::Http1(download) => download.is_over(),
             ResponseSource::Empty | ResponseSource::Http2(_) | ResponseSource::Switched(_) => false,
         };
-        // An error or the end: nothing may be polled after it, and the connection is not kept longer than needed.
+        // After an error or the end, nothing may be polled, and the connection is not held longer than
+        // needed.
         if over || matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.source = ResponseSource::Empty;
             self.in_flight = None;
@@ -222,16 +223,16 @@ impl fmt::Debug for ForwardBody {
     }
 }
 
-/// Why a response's body ended before its end. What has been forwarded must not look complete to the client.
+/// Why a response's body ended early. What was forwarded must not look complete to the client.
 #[derive(Debug)]
 pub enum BodyError {
-    /// The upstream closed the connection in the middle.
+    /// The upstream closed the connection before the end.
     Truncated,
     /// Reading from the upstream failed.
     Io(io::Error),
     /// The upstream sent nothing for `body_timeout`.
     Timeout,
-    /// The upstream's framing is broken.
+    /// The upstream's framing is invalid.
     BadAnswer(BadAnswer),
     /// The upstream reset the HTTP/2 stream; the client's is reset with the same code.
     Reset(h2::Error),
@@ -240,7 +241,7 @@ pub enum BodyError {
 }
 
 impl BodyError {
-    /// The word in `portcullis_upstream_errors_total`; `None` when the upstream is not at fault.
+    /// The label in `portcullis_upstream_errors_total`; `None` if the upstream is not at fault.
     #[must_use]
     pub fn kind(&self) -> Option<super::ErrorKind> {
         match self {

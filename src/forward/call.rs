@@ -1,4 +1,4 @@
-//! What a trace says of the call to an upstream. Nothing is noted for requests whose spans are not recorded.
+//! Data about the call to an upstream for a trace. Nothing is recorded for requests that are not sampled.
 
 use std::cell::{Cell, OnceCell, RefCell};
 
@@ -6,10 +6,10 @@ use http::StatusCode;
 
 use super::upstream::{Address, Scheme};
 
-/// Notes about one call to an upstream.
+/// Data about one call to an upstream.
 #[derive(Debug, Default)]
 pub struct UpstreamCall {
-    /// Where it went last.
+    /// The address of the last attempt.
     address: RefCell<Option<Address>>,
     scheme: OnceCell<Scheme>,
     resends: Cell<u32>,
@@ -17,24 +17,24 @@ pub struct UpstreamCall {
 }
 
 impl UpstreamCall {
-    /// It goes to this address.
+    /// Records the address of an attempt.
     pub(crate) fn goes_to(&self, address: &Address, scheme: Scheme) {
         self.address.replace(Some(address.clone()));
         // The same for all addresses of an upstream.
         let _ = self.scheme.set(scheme);
     }
 
-    /// It is sent once more.
+    /// Records that the request is sent again.
     pub(crate) fn is_sent_again(&self) {
         self.resends.set(self.resends.get() + 1);
     }
 
-    /// The upstream has answered.
+    /// Records the upstream's response.
     pub(crate) fn answered(&self, status: StatusCode) {
         self.status.set(Some(status));
     }
 
-    /// Where it went, and the TCP port there; `None` for a request that was answered before it went anywhere.
+    /// The server and TCP port of the call; `None` if the request was answered before it was sent anywhere.
     #[must_use]
     pub fn server(&self) -> Option<(String, Option<u16>)> {
         match self.address.borrow().as_ref()? {
@@ -43,19 +43,19 @@ impl UpstreamCall {
         }
     }
 
-    /// Whether it went over TLS.
+    /// Whether the call used TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.scheme.get() == Some(&Scheme::Https)
     }
 
-    /// How often it was sent again.
+    /// How often the request was sent again.
     #[must_use]
     pub fn resends(&self) -> u32 {
         self.resends.get()
     }
 
-    /// What the upstream answered, if it did.
+    /// The upstream's status, if it responded.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         self.status.get()

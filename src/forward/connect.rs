@@ -1,7 +1,7 @@
 //! Opens a TCP or TLS connection to a host name, using the first address that responds (RFC 8305, "happy eyeballs").
 //!
-//! Attempts overlap: the next address is tried when the previous one fails or is slow, so that an unresponsive address
-//! costs a fraction of a second and not the request.
+//! Attempts overlap: the next address is tried when the previous one fails or is slow, so that an
+//! unresponsive address costs a fraction of a second instead of the request.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,7 +21,7 @@ use super::io::UpstreamStream;
 use super::patience::{ADDRESS_LEFT_OUT, ATTEMPT_DELAY, KEEPALIVE_AFTER, KEEPALIVE_EVERY, PEER_GONE};
 use crate::time::Monotonic;
 
-/// The addresses of one name that could not be connected to, each for a while: they are tried last.
+/// Addresses of one name that could not be connected to. Each is tried last for a while.
 #[derive(Debug, Default)]
 pub(crate) struct Avoided(Mutex<Vec<(IpAddr, Monotonic)>>);
 
@@ -42,8 +42,8 @@ impl Avoided {
         avoided.iter().any(|(other, until)| *other == address && *until > now)
     }
 
-    /// The order in which addresses are tried: families in turn, beginning with the resolver's first (RFC 8305 §4), and
-    /// what is avoided last.
+    /// The order in which addresses are tried: families alternate, starting with the resolver's first (RFC
+    /// 8305 §4); avoided addresses come last.
     fn order(&self, addresses: impl IntoIterator<Item = SocketAddr>, now: Monotonic) -> VecDeque<SocketAddr> {
         let (avoided, good): (Vec<_>, Vec<_>) =
             interleave(addresses).into_iter().partition(|address| self.contains(address.ip(), now));
@@ -92,7 +92,8 @@ pub(super) async fn connect(
     }
 }
 
-/// TCP to whichever address answers first, then TLS there; where TLS fails, the same with the other addresses.
+/// Connects by TCP to whichever address responds first, then starts TLS there; if TLS fails, continues with
+/// the other addresses.
 async fn try_all(
     mut left: VecDeque<SocketAddr>,
     tls: Option<(&TlsConnector, &ServerName<'static>)>,
@@ -107,7 +108,7 @@ async fn try_all(
             avoided.remove(address.ip());
             return Ok(UpstreamStream::Tcp(stream));
         };
-        // The others keep their share of what is left of the time.
+        // Leaves the other addresses their share of the remaining time.
         let rest = deadline.map_or(limit, |deadline| deadline.saturating_duration_since(Instant::now()));
         let share = rest / u32::try_from(left.len() + 1).unwrap_or(u32::MAX);
         let shaken = match timeout(share, connector.connect(name.clone(), stream)).await {
@@ -129,8 +130,8 @@ async fn try_all(
     }
 }
 
-/// The first connection to any of `left`; the next attempt begins when the last one has failed or has taken `delay`.
-/// Leaves in `left` what was not found wanting.
+/// Returns the first connection to any of `left`; the next attempt starts when the last one has failed or has
+/// taken `delay`. Removes from `left` the addresses that failed or were too slow.
 async fn race(
     left: &mut VecDeque<SocketAddr>,
     delay: Duration,
@@ -146,7 +147,7 @@ async fn race(
         let next = attempts.next();
         let ended = if left.is_empty() { Ok(next.await) } else { timeout(delay, next).await };
         match ended {
-            // The last attempt is slow: the next one begins beside it.
+            // The last attempt is slow: the next one starts beside it.
             Err(_elapsed) => {}
             Ok(None) => return Err(failure),
             Ok(Some((address, Ok(stream)))) => {

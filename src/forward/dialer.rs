@@ -1,7 +1,9 @@
-//! Opens connections to one endpoint for one worker's requests: how many at the same time, and with which protocol.
+//! Opens connections to one endpoint for one worker's requests, and decides how many at once and with which
+//! protocol.
 //!
-//! Many requests without a connection must not open many where one HTTP/2 connection is enough, and must not wait for one
-//! another where each needs its own. The first TLS handshake decides this (ALPN), and the result is remembered here.
+//! Many requests without a connection must not open many where one HTTP/2 connection is enough, and must not
+//! wait for each other where each needs its own. The first TLS handshake decides this (ALPN), and the result
+//! is remembered here.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -11,10 +13,10 @@ use tokio::sync::Notify;
 use super::ForwardError;
 use super::http2::{Http2Pool, StreamSlot};
 
-/// What is known of an endpoint's protocol.
+/// The protocol of an endpoint, as far as known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Protocol {
-    /// Nothing yet: one connection is opened, and tells.
+    /// Not known yet: one connection is opened to find out.
     #[default]
     Unknown,
     /// One request at a time on each connection.
@@ -23,40 +25,41 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-/// Who may open a connection, and who waits.
+/// Coordinates which requests open connections and which wait.
 #[derive(Debug, Default)]
 pub(crate) struct Dialer {
     protocol: Cell<Protocol>,
-    /// Requests that wait for an HTTP/2 connection or open one.
+    /// Number of requests that wait for an HTTP/2 connection or open one.
     waiting: Cell<usize>,
-    /// Those of them that open one.
+    /// Number of those that open one.
     dialing: Cell<usize>,
-    /// A connection was opened, or could not be.
+    /// Signals that a connection was opened or failed.
     changed: Notify,
 }
 
-/// What a request that found no open connection does next.
+/// What a request without an open connection does next.
 pub(crate) enum DialTurn<'a> {
-    /// Another one opened a connection that both can use.
+    /// Use a connection that another request opened.
     Share(StreamSlot),
-    /// It opens a connection that others may wait for.
+    /// Open a connection that others may wait for.
     Dial(Dialing<'a>),
-    /// It opens a connection for itself.
+    /// Open a connection of its own.
     DialAlone,
 }
 
 impl Dialer {
-    /// Remembers what a connection turned out to speak.
+    /// Remembers the protocol that a connection negotiated.
     pub(crate) fn learn(&self, protocol: Protocol) {
         self.protocol.set(protocol);
     }
 
-    /// Waits for a connection that others are opening, for `limit` at most, as long as there are enough of them.
+    /// Waits for a connection that others are opening, at most for `limit`, as long as enough are being
+    /// opened.
     pub(crate) async fn turn(&self, pool: &Http2Pool, limit: Duration) -> Result<DialTurn<'_>, ForwardError> {
         let _waiting = DialTally::new(&self.waiting);
         let turn = async {
             loop {
-                // Before looking: what changes in between is not missed.
+                // Subscribes before looking, so that a change in between is not missed.
                 let changed = self.changed.notified();
                 if self.protocol.get() == Protocol::Http1 {
                     return DialTurn::DialAlone;
@@ -74,19 +77,19 @@ impl Dialer {
         turn.map_err(|_elapsed| ForwardError::not_connected_within(limit))
     }
 
-    /// Whether the connections that are being opened are too few for those who wait.
+    /// Whether too few connections are being opened for the waiting requests.
     fn may_dial(&self, pool: &Http2Pool) -> bool {
         let dialing = self.dialing.get();
         let enough = match (self.protocol.get(), pool.streams_each()) {
             (Protocol::Http2, Some(streams)) => dialing.saturating_mul(streams.max(1)),
-            // One will do, until it tells how many streams it allows.
+            // One is enough until it tells how many streams it allows.
             _ => dialing.saturating_mul(usize::MAX),
         };
         self.waiting.get() > enough
     }
 }
 
-/// Counts up while it lives.
+/// Increments a count until dropped.
 struct DialTally<'a>(&'a Cell<usize>);
 
 impl<'a> DialTally<'a> {
@@ -102,11 +105,11 @@ impl Drop for DialTally<'_> {
     }
 }
 
-/// A connection that is being opened. Dropping it, whatever came of it, wakes those who wait.
+/// A connection being opened. Dropping it, whatever the outcome, wakes the waiting requests.
 pub(crate) struct Dialing<'a> {
     dialer: &'a Dialer,
     _dialing: DialTally<'a>,
-    /// The request that opens it waits for it, too.
+    /// The request that opens it waits for it too.
     _waiting: DialTally<'a>,
 }
 

@@ -13,24 +13,24 @@ use super::patience::ENDPOINT_LEFT_OUT;
 use super::upstream::{Address, Tls, Upstream};
 use crate::time::Monotonic;
 
-/// Where one entry of `url` or `urls` leads.
+/// The endpoint of one entry of `url` or `urls`.
 pub(crate) struct UpstreamEndpoint {
     address: Address,
     tls: Option<Tls>,
-    /// The addresses of its name that could not be connected to.
+    /// Addresses of its name that could not be connected to.
     avoided: Avoided,
-    /// Requests that are not over; counted only where there is a choice.
+    /// Number of requests in flight; counted only if the upstream has several endpoints.
     in_flight: AtomicUsize,
-    /// Gets no requests before this moment, in milliseconds of the monotonic clock; 0: it could be reached.
+    /// Gets no requests before this time, in milliseconds of the monotonic clock; 0: it was reachable.
     left_out_until: AtomicI64,
 }
 
-/// How far an endpoint may be chosen.
+/// Whether an endpoint should be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reachability {
-    /// The last connection could be made.
+    /// The last connection succeeded.
     Good,
-    /// It could not be connected to a moment ago: only when there is no other.
+    /// A recent connection failed: use it only if there is no other.
     LeftOut,
 }
 
@@ -45,7 +45,7 @@ impl UpstreamEndpoint {
         }
     }
 
-    /// Opens a connection within `limit`. With `http1_only`, TLS offers nothing else.
+    /// Opens a connection within `limit`. With `http1_only`, TLS offers only HTTP/1.1.
     pub(crate) async fn dial(
         &self,
         http1_only: bool,
@@ -69,7 +69,7 @@ impl UpstreamEndpoint {
         opened
     }
 
-    /// Where it leads.
+    /// Its address.
     pub(crate) const fn address(&self) -> &Address {
         &self.address
     }
@@ -83,24 +83,24 @@ impl UpstreamEndpoint {
         }
     }
 
-    /// Takes note that a request will try it. One that was left out is tried by one request, while the others still leave
-    /// it out.
+    /// Records that a request will try it. An endpoint that was left out is tried by one request, while
+    /// others still skip it.
     pub(crate) fn chosen(&self, now: Monotonic) {
         let until = self.left_out_until.load(Ordering::Relaxed);
         if until != 0 && until <= now.as_millis() {
             let next = now.plus(ENDPOINT_LEFT_OUT).as_millis();
-            // Another worker was faster: it is being tried already.
+            // If this fails, another worker was faster and is already trying it.
             let _ = self.left_out_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
-    /// Requests that are not over.
+    /// The number of requests in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 }
 
-/// Counts one request as being in flight at an endpoint until it is dropped.
+/// Counts one request as in flight at an endpoint until dropped.
 pub(crate) struct InFlight {
     upstream: Arc<Upstream>,
     place: usize,

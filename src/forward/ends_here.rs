@@ -1,4 +1,4 @@
-//! Requests that are not forwarded: those that have looped back, those with `Max-Forwards: 0`, and those that would
+//! Requests that are not forwarded: those that loop back, those with `Max-Forwards: 0`, and those that would
 //! expose credentials.
 
 use http::header::{self, HeaderMap, HeaderValue};
@@ -10,7 +10,7 @@ use super::headers;
 use super::message::PreparedRequest;
 
 impl PreparedRequest<'_> {
-    /// The response, or the refusal, when the request ends here.
+    /// The response, or the refusal, if the request is not forwarded.
     pub(crate) fn ends_here(&self) -> Result<Option<Response<ForwardBody>>, ForwardError> {
         if headers::came_back(self.headers) {
             return Err(ForwardError::Loop);
@@ -19,7 +19,7 @@ impl PreparedRequest<'_> {
             return Err(ForwardError::Trace);
         }
         match headers::forwards_left(self.method, self.headers) {
-            // Answering TRACE means to send the request back; there is nothing here that would help anyone.
+            // A TRACE response would echo the request, which is of no use here.
             Some(0) if self.method == Method::TRACE => Err(ForwardError::Trace),
             Some(0) => Ok(Some(self.options())),
             _ => Ok(None),
@@ -40,7 +40,7 @@ impl PreparedRequest<'_> {
     }
 }
 
-/// What a client must not put into a TRACE (RFC 9110 §9.3.8), because the response would show it.
+/// Whether a TRACE contains credentials (RFC 9110 §9.3.8), which the response would reveal.
 fn has_credentials(headers: &HeaderMap) -> bool {
     [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE]
         .iter()

@@ -1,4 +1,4 @@
-//! Why an upstream did not respond to a request, and the response to the client.
+//! Why an upstream did not respond to a request, and the status for the client.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use super::body::{BodyError, RequestBodyError};
 use super::http1::BadAnswer;
 use crate::metrics::Metrics;
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
 pub enum ForwardError {
     /// No TCP connection within `connect_timeout`: 502.
@@ -19,13 +19,13 @@ pub enum ForwardError {
     Tls(io::Error),
     /// No response head within `response_timeout`: 504.
     Timeout,
-    /// The response breaks the rules of HTTP: 502.
+    /// The response violates HTTP: 502.
     BadAnswer(BadAnswer),
     /// The connection ended before a complete response head: 502.
     Closed(io::Error),
     /// The upstream reset the HTTP/2 stream: 502.
     Reset(h2::Reason),
-    /// The request was here before: the upstream leads back to this gate: 502.
+    /// The request passed this gate before, so the upstream leads back to it: 502.
     Loop,
     /// The client's own body failed: 413, 408 or 400.
     RequestBody(RequestBodyError),
@@ -33,22 +33,22 @@ pub enum ForwardError {
     Host,
     /// The target cannot be a `:path` of the HTTP/2 library: 400.
     Target,
-    /// `Connection` lists more than any message has fields: 400.
+    /// `Connection` lists more members than any message has fields: 400.
     Connection,
-    /// A TRACE whose response would show credentials, or that ends at this gate: 405.
+    /// A TRACE whose response would reveal credentials, or that ends at this gate: 405.
     Trace,
 }
 
-/// The words of `portcullis_upstream_errors_total`.
+/// The labels of `portcullis_upstream_errors_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// No TCP connection.
     Connect,
     /// The TLS handshake failed.
     Tls,
-    /// No answer in time.
+    /// No response in time.
     Timeout,
-    /// A response that breaks the rules.
+    /// The response violates HTTP.
     BadAnswer,
     /// The connection ended too early.
     Closed,
@@ -83,14 +83,14 @@ impl ForwardError {
         Self::Connect(io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}")))
     }
 
-    /// All connections to upstreams that the limit on open files has room for are in use.
+    /// No descriptor is left for another connection to an upstream within the limit on open files.
     pub(crate) fn no_descriptor() -> Self {
         Self::Connect(io::Error::other(
             "the limit on open files has no room for another connection to an upstream",
         ))
     }
 
-    /// The word in `portcullis_upstream_errors_total`; `None` when the client is at fault.
+    /// The label in `portcullis_upstream_errors_total`; `None` if the client is at fault.
     #[must_use]
     pub const fn kind(&self) -> Option<ErrorKind> {
         match self {
@@ -105,7 +105,7 @@ impl ForwardError {
         }
     }
 
-    /// What the client is answered.
+    /// The status for the client.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         match self {

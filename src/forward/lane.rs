@@ -1,4 +1,4 @@
-//! The connection that one request uses: an open one, or a new one.
+//! The connection that one request uses: an open one or a new one.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,14 +14,14 @@ use super::upstream::Scheme;
 
 /// A connection for one request.
 pub(crate) enum Lane {
-    /// One of its own.
+    /// An HTTP/1.1 connection of its own.
     Http1(Rc<RefCell<Http1Connection>>),
-    /// A stream of a shared one.
+    /// A stream of a shared HTTP/2 connection.
     Http2(StreamSlot),
 }
 
 impl EndpointPool {
-    /// A connection that is open already.
+    /// Takes an open connection, if there is one.
     pub(crate) fn open_lane(&self, http1_only: bool, surely: bool) -> Option<Lane> {
         let scheme = self.upstream.settings().scheme;
         if scheme != Scheme::Http
@@ -33,7 +33,7 @@ impl EndpointPool {
         if scheme == Scheme::H2c { None } else { self.take(surely).map(Lane::Http1) }
     }
 
-    /// A new connection; of HTTP/2, or one that another request has opened meanwhile.
+    /// Opens a connection; for HTTP/2, possibly uses one that another request has opened in the meantime.
     pub(crate) async fn new_lane(&self, http1_only: bool) -> Result<Lane, ForwardError> {
         let settings = self.upstream.settings();
         if settings.scheme == Scheme::Http || http1_only {
@@ -55,7 +55,7 @@ impl EndpointPool {
         let Some(endpoint) = self.endpoint() else {
             return Err(ForwardError::Connect(std::io::ErrorKind::NotFound.into()));
         };
-        // Before the attempt: an upstream is not at fault when the process has no descriptor for it.
+        // Before the attempt, because an upstream is not at fault if the process has no descriptor left.
         let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place.map_err(|_full| ForwardError::no_descriptor())?;
         let io = Io::new(endpoint.dial(http1_only, settings.connect_timeout).await?, place);

@@ -1,4 +1,4 @@
-//! A request ready to be sent, without its body, in the form of either protocol.
+//! A request ready to be sent, without its body, for either protocol.
 
 use std::time::Duration;
 
@@ -16,21 +16,21 @@ use super::pool::EndpointPool;
 use super::upstream::{Scheme, UpstreamSettings};
 use super::{ForwardError, Hop, Interim, Outgoing, OutgoingTrace};
 
-/// What a permit comes down to.
+/// What a permit tells about how to forward.
 pub(crate) struct ForwardOrder<'a> {
-    /// Which upstream.
+    /// The index of the upstream.
     pub(crate) upstream: usize,
-    /// The route's own limit.
+    /// The route's own limit, if it has one.
     pub(crate) response_timeout: Option<Duration>,
     /// The route's limit on the client's silence inside the body.
     pub(crate) request_body_timeout: Option<Duration>,
-    /// The methods the route is for; none: any.
+    /// The methods of the route; empty: any.
     pub(crate) methods: &'a [Method],
-    /// Path and query, byte for byte as they were judged.
+    /// Path and query, byte for byte as judged.
     pub(crate) target: &'a Bytes,
-    /// A token was presented and found in force.
+    /// Whether a token was presented and found in force.
     pub(crate) has_token: bool,
-    /// What the upstream learns of the token.
+    /// What the upstream learns about the token.
     pub(crate) identity: &'a [(HeaderName, HeaderValue)],
 }
 
@@ -38,16 +38,16 @@ pub(crate) struct ForwardOrder<'a> {
 pub(crate) struct PreparedRequest<'a> {
     pub(crate) order: &'a ForwardOrder<'a>,
     settings: &'a UpstreamSettings,
-    /// How long the upstream has for its response.
+    /// The time limit for the upstream's response.
     pub(crate) limit: Duration,
     pub(crate) method: &'a Method,
     pub(crate) headers: &'a HeaderMap,
     listed: Listed,
     pub(crate) hop: Hop,
     pub(crate) interim: Option<Interim>,
-    /// The client asks for a switch of protocol that may be granted.
+    /// Whether the client asks for a switch of protocol that may be granted.
     pub(crate) may_switch: bool,
-    /// The body waits for `100 Continue`.
+    /// Whether the body waits for `100 Continue`.
     pub(crate) expect: bool,
     trace: Option<OutgoingTrace>,
 }
@@ -59,7 +59,7 @@ impl<'a> PreparedRequest<'a> {
         outgoing: Outgoing<'a>,
     ) -> Result<(Self, RequestBody), ForwardError> {
         let Outgoing { method, headers, mut body, hop, can_switch, interim, slot: _, trace } = outgoing;
-        // HTTP/2 has no upgrades: the request goes on without asking for one.
+        // HTTP/2 has no upgrade: the request is forwarded without asking for one.
         let possible = can_switch && settings.scheme != Scheme::H2c;
         let may_switch = possible && headers::hop::wanted_upgrade(method, hop.version, headers).is_some();
         let expect = hop.version > Version::HTTP_10
@@ -68,7 +68,7 @@ impl<'a> PreparedRequest<'a> {
                 .get(header::EXPECT)
                 .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let listed = Listed::in_connection(headers).map_err(|_too_many| ForwardError::Connection)?;
-        // The streams of gRPC may be silent for as long as they like.
+        // A gRPC stream may be silent for any length of time.
         if !body.is_empty() && !is_grpc(headers) {
             body.limit_silence(order.request_body_timeout);
         }
@@ -78,29 +78,29 @@ impl<'a> PreparedRequest<'a> {
         Ok((prepared, body))
     }
 
-    /// Notes for the trace, if the request is part of one that is recorded.
+    /// The call data for the trace, if the request is recorded.
     pub(crate) fn call(&self) -> Option<&UpstreamCall> {
         self.trace.as_ref().and_then(|trace| trace.call.as_deref())
     }
 
-    /// Notes where the request goes.
+    /// Records where the request goes.
     pub(crate) fn goes_to(&self, pool: &EndpointPool) {
         if let (Some(call), Some(endpoint)) = (self.call(), pool.endpoint()) {
             call.goes_to(endpoint.address(), self.settings.scheme);
         }
     }
 
-    /// The protocols the client asks to switch to, when it may.
+    /// The protocols that the client asks to switch to, if it may.
     pub(crate) fn wanted_upgrade(&self) -> Option<&HeaderValue> {
         self.headers.get(header::UPGRADE).filter(|_| self.may_switch)
     }
 
-    /// What the upstream is told as `Host`.
+    /// The `Host` for the upstream.
     pub(crate) fn host(&self) -> &HeaderValue {
         self.settings.host.as_ref().unwrap_or(&self.hop.host)
     }
 
-    /// What decides the fields that are sent.
+    /// The inputs that determine the fields to send.
     pub(crate) fn fields<'m>(
         &'m self,
         trace: FreshTrace,
@@ -120,7 +120,7 @@ impl<'a> PreparedRequest<'a> {
         }
     }
 
-    /// The request as HTTP/2 sends it.
+    /// The request in the form of HTTP/2.
     pub(crate) fn http2_request(
         &self,
         rules: &headers::FieldRules,

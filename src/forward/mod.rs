@@ -1,7 +1,7 @@
 //! Sends a permitted request to its upstream and streams the response back.
 //!
-//! Requires a `Permit`, which only `enforce` can create; knows nothing about tokens except the header values in it. A
-//! `Forwarder` and its connections belong to one worker: nothing here is shared between threads.
+//! Requires a `Permit`, which only `enforce` can create; this room knows nothing about tokens except the
+//! header values in it. A `Forwarder` and its connections belong to one worker; no thread shares them.
 
 mod alarm;
 mod body;
@@ -53,7 +53,7 @@ use crate::enforce::policy::IdentitySettings;
 use crate::metrics::Metrics;
 use crate::traces::{SentContext, TraceIds};
 
-/// A request as it goes on.
+/// A request to forward.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
     /// Its method.
@@ -62,52 +62,52 @@ pub struct Outgoing<'a> {
     pub headers: &'a HeaderMap,
     /// Its body, with whatever limits apply.
     pub body: RequestBody,
-    /// How it came in.
+    /// How it was received.
     pub hop: Hop,
-    /// The client's connection can be taken over, should the upstream switch protocols.
+    /// Whether the client's connection can be taken over if the upstream switches protocols.
     pub can_switch: bool,
-    /// Where the upstream's interim responses go.
+    /// Receives the upstream's interim responses.
     pub interim: Option<Interim>,
-    /// Counts it at its upstream until the response has ended, or the tunnel.
+    /// Counts it at its upstream until the end of the response or tunnel.
     pub slot: RequestSlot,
-    /// What it is sent as part of, when the gate traces; else the client's trace goes on, or one starts here.
+    /// Its trace context, if the gate traces; otherwise the client's trace continues, or one starts here.
     pub trace: Option<OutgoingTrace>,
 }
 
-/// The part of a trace that a request is sent as.
+/// The trace context of a forwarded request.
 #[derive(Debug)]
 pub struct OutgoingTrace {
-    /// What the upstream is sent.
+    /// The context for the upstream.
     pub context: SentContext,
-    /// Takes notes of the call, for a request whose spans are recorded.
+    /// Collects data on the call, if the request's spans are recorded.
     pub call: Option<Rc<UpstreamCall>>,
 }
 
-/// How a request came in: what is said of it in `Forwarded`, `Via` and their kin.
+/// How a request was received; the source of `Forwarded`, `Via` and related fields.
 #[derive(Debug)]
 pub struct Hop {
-    /// The address of the peer.
+    /// The peer's address.
     pub client: IpAddr,
-    /// It came over TLS.
+    /// Whether it came over TLS.
     pub tls: bool,
-    /// The peer is a trusted proxy: these of its forwarding fields are believed.
+    /// The forwarding fields to trust, if the peer is a trusted proxy.
     pub trusted: Option<TrustedFields>,
     /// The `Host`, or the `:authority`, as received.
     pub host: HeaderValue,
     /// The version of the client's request.
     pub version: Version,
-    /// Names the request in every log; also set on the response.
+    /// The request's id in every log; also set on the response.
     pub request_id: HeaderValue,
 }
 
-/// Receives the upstream's interim responses (1xx, except 101). A `100` among them needs no answer on HTTP/1.1: the
-/// gate sends one of its own when the body is first asked for, which happens right after.
+/// Receives the upstream's interim responses (1xx, except 101). A `100` can be ignored on HTTP/1.1: the gate
+/// sends its own when the body is first read, which happens right after.
 pub struct Interim(Box<Receive>);
 
 type Receive = dyn Fn(StatusCode, &HeaderMap);
 
 impl Interim {
-    /// Calls `receive` with every interim answer, in order.
+    /// Calls `receive` with every interim response, in order.
     pub fn new(receive: impl Fn(StatusCode, &HeaderMap) + 'static) -> Self {
         Self(Box::new(receive))
     }
@@ -123,7 +123,7 @@ impl fmt::Debug for Interim {
     }
 }
 
-/// One worker's way to the upstreams.
+/// One worker's connections to the upstreams.
 pub struct Forwarder {
     /// In the order that routes refer to.
     pools: Vec<Rc<UpstreamPool>>,
@@ -132,8 +132,8 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// A forwarder to `upstreams`, in the order that routes refer to. Keeps the connections that `previous` has to those
-    /// that have not changed. Each connection takes one of `places`, which all workers share.
+    /// Creates a forwarder to `upstreams`, in the order that routes refer to. Keeps `previous`'s connections
+    /// to upstreams that have not changed. Each connection takes one of `places`, which all workers share.
     #[must_use]
     pub fn new(
         upstreams: Vec<Arc<Upstream>>,
@@ -152,17 +152,18 @@ impl Forwarder {
         Self { pools, rules: Rc::new(FieldRules::new(identity, bearer)), trace_ids: TraceIds::default() }
     }
 
-    /// Sends the request to the upstream of the permit's route and returns the head of the response with its body still
-    /// to be read. The response carries no hop-by-hop fields, and `X-Request-Id`. A `101` carries the tunnel in its body
-    /// (`ForwardBody::take_tunnel`).
+    /// Sends the request to the upstream of the permit's route. Returns the head of the response, with its
+    /// body still to be read. The response has no hop-by-hop fields, and has `X-Request-Id`. The body of a
+    /// `101` carries the tunnel (`ForwardBody::take_tunnel`).
     ///
-    /// Where the upstream has several addresses, it goes to the one with the fewest requests in flight, and to the next when
-    /// that one cannot be connected to. A request whose pooled connection turns out to be closed before a byte was answered is sent once more on a new one
-    /// if its method is idempotent (RFC 9110 §9.2.2) and the client was not yet asked for its body. Dropping the future
-    /// closes the connection (HTTP/1.1) or resets the stream (HTTP/2).
+    /// If the upstream has several addresses, the request goes to the one with the fewest requests in flight,
+    /// and to the next one if that cannot be connected to. If a pooled connection turns out to be closed
+    /// before any byte of a response, the request is sent once more on a new connection, provided that its
+    /// method is idempotent (RFC 9110 §9.2.2) and the client was not asked for its body yet. Dropping the
+    /// future closes the connection (HTTP/1.1) or resets the stream (HTTP/2).
     ///
     /// # Errors
-    /// When there is no answer; `ForwardError::status` is what the client receives.
+    /// When there is no response; `ForwardError::status` is the status for the client.
     pub async fn forward(
         &self,
         permit: &Permit,

@@ -1,4 +1,4 @@
-//! One worker's connections to one upstream, kept for the next request.
+//! One worker's connections to one upstream, kept for further requests.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,21 +19,21 @@ use super::upstream::Upstream;
 use crate::metrics::Metrics;
 use crate::time::Monotonic;
 
-/// A worker's side of an upstream.
+/// A worker's connections to an upstream.
 pub(crate) struct UpstreamPool {
     pub(crate) upstream: Arc<Upstream>,
     /// In the order of its endpoints.
     endpoints: Vec<Rc<EndpointPool>>,
-    /// Where the search for the next endpoint begins, so that equals share the work.
+    /// Where the search for the next endpoint starts, so that equal ones share the load.
     next: Cell<usize>,
 }
 
-/// The endpoints at which a request found no connection.
+/// The endpoints that a request could not connect to, as a bit set.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tried(u64);
 
 impl Tried {
-    /// The most endpoints of an upstream: what fits in here.
+    /// Maximum number of endpoints of an upstream: the bits of the set.
     pub(crate) const MOST: usize = 64;
 
     fn contains(self, place: usize) -> bool {
@@ -56,7 +56,8 @@ impl UpstreamPool {
         Rc::new(Self { upstream, endpoints, next: Cell::new(0) })
     }
 
-    /// The endpoint for a request: of those not yet tried, one that can be reached, with the fewest requests in flight.
+    /// Chooses an endpoint for a request: of those not tried yet, a reachable one with the fewest requests in
+    /// flight.
     pub(crate) fn choose(&self, tried: Tried) -> Option<(&Rc<EndpointPool>, Option<InFlight>)> {
         if let [only] = self.endpoints.as_slice() {
             return (!tried.contains(0)).then_some((only, None));
@@ -83,17 +84,17 @@ impl UpstreamPool {
 /// A worker's connections to one endpoint of an upstream.
 pub(crate) struct EndpointPool {
     pub(crate) upstream: Arc<Upstream>,
-    /// Which of the upstream's endpoints.
+    /// Its index among the upstream's endpoints.
     place: usize,
     pub(crate) errors: Rc<Errors>,
     pub(crate) dialer: Dialer,
-    /// How many connections the process may still open to all upstreams.
+    /// Permits for connections that the process may still open to all upstreams.
     pub(crate) places: Arc<Semaphore>,
     /// The HTTP/2 connections, each shared by many requests.
     pub(crate) http2: Http2Pool,
-    /// The HTTP/1.1 connections without a request, the one used last at the end.
+    /// The idle HTTP/1.1 connections, the most recently used last.
     idle: RefCell<VecDeque<IdleConnection>>,
-    /// A task looks after `idle`.
+    /// Whether a task sweeps `idle`.
     tended: Cell<bool>,
 }
 
@@ -116,24 +117,25 @@ impl EndpointPool {
         }
     }
 
-    /// The address, as all workers know it.
+    /// The endpoint shared by all workers.
     pub(crate) fn endpoint(&self) -> Option<&UpstreamEndpoint> {
         self.upstream.endpoints().get(self.place)
     }
 
-    /// Records an endpoint of this upstream that could not be connected to, while another one could or may be.
+    /// Records that an endpoint of this upstream could not be connected to, while another one could or may
+    /// be.
     pub(crate) fn was_unreachable(&self, error: &ForwardError) {
         self.errors.count(error);
         tracing::warn!(upstream = self.upstream.settings().name, %error, "an upstream address is unreachable and will be skipped for a few seconds");
     }
 
-    /// An open connection, the one used last first. `surely`: the kernel is asked whether it is open, for a request that
-    /// could not be sent again if it was not.
+    /// Takes an open connection, the most recently used first. With `surely`, the kernel is asked whether it
+    /// is open, for a request that could not be sent again.
     pub(crate) fn take(&self, surely: bool) -> Option<Rc<RefCell<Http1Connection>>> {
         let mut idle = self.idle.borrow_mut();
         while let Some(IdleConnection { connection, since }) = idle.pop_back() {
             if since.elapsed() >= self.upstream.settings().idle_timeout {
-                // All others have waited longer.
+                // All others have been idle for longer.
                 idle.clear();
                 return None;
             }
@@ -156,7 +158,8 @@ impl EndpointPool {
         }
     }
 
-    /// Closes what has been idle too long or was closed by the upstream; the time until the next look.
+    /// Closes connections that were idle too long or that the upstream has closed; returns the time until the
+    /// next sweep.
     fn sweep(&self) -> Option<Duration> {
         let limit = self.upstream.settings().idle_timeout;
         let mut idle = self.idle.borrow_mut();

@@ -1,18 +1,19 @@
-//! Counts requests in flight against a limit: those at one upstream, or those in the whole gate.
+//! Counts requests in flight against a limit, at one upstream or in the whole gate.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many requests are in flight, in all workers. It outlives the configuration that sets its limit.
+/// The number of requests in flight in all workers. Outlives the configuration that sets its limit.
 #[derive(Debug, Default)]
 pub struct RequestCount(AtomicUsize);
 
-/// One request in flight, counted until this is dropped. A request that begins while there is no limit is not counted.
+/// One request in flight, counted until dropped. A request that begins while there is no limit is not
+/// counted.
 #[derive(Debug, Default)]
 pub struct RequestSlot(Option<Arc<RequestCount>>);
 
-/// As many requests are in flight as the limit allows.
+/// The limit of requests in flight is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AtCapacity;
 
@@ -23,13 +24,13 @@ impl RequestCount {
         limit.is_some_and(|limit| self.0.load(Ordering::Relaxed) >= limit.get())
     }
 
-    /// Counts another request; touches nothing where there is no limit.
+    /// Counts another request; does nothing if there is no limit.
     ///
     /// # Errors
     /// When the limit is reached.
     pub fn begin(self: &Arc<Self>, limit: Option<NonZeroUsize>) -> Result<RequestSlot, AtCapacity> {
         let Some(most) = limit else { return Ok(RequestSlot::default()) };
-        // A look first: under overload, requests that are rejected do not write to what all workers share.
+        // Reads first: under overload, rejected requests do not write to memory that all workers share.
         if self.is_full(limit) {
             return Err(AtCapacity);
         }
@@ -88,7 +89,7 @@ mod tests {
         drop(uncounted);
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert!(count.is_full(at_most(1)) && !count.is_full(None));
-        // The limit is lifted while one is in flight, and set again.
+        // The limit is lifted while a request is in flight, and set again.
         drop((count.begin(None).unwrap(), counted));
         assert_eq!(count.0.load(Ordering::Relaxed), 0);
     }

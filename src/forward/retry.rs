@@ -1,4 +1,4 @@
-//! Whether a request that failed may be sent again: one table, no I/O.
+//! Decides whether a request that failed may be sent again: one table, no I/O.
 
 use super::body::RequestBody;
 use super::error::ForwardError;
@@ -6,44 +6,45 @@ use super::error::ForwardError;
 /// How far a request had come when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FailureStage {
-    /// Nothing of it was sent.
+    /// None of it was sent.
     NotSent,
-    /// The upstream said that it did nothing (RFC 9113 §8.7).
+    /// The upstream reported that it did not process it (RFC 9113 §8.7).
     Unprocessed,
     /// The connection ended without a byte of a response.
     Unanswered,
-    /// Something was answered, or time ran out: it was at work.
+    /// A response had begun or time ran out, so the upstream was processing it.
     Answered,
 }
 
-/// Why there was no answer, and what may be done about it.
+/// Why there was no response, and what is needed to send the request again.
 pub(crate) struct Failed {
     pub(crate) error: ForwardError,
     pub(crate) stage: FailureStage,
-    /// The body, when the client was not yet asked for it.
+    /// The body, if the client was not asked for it yet.
     pub(crate) body: Option<RequestBody>,
 }
 
 impl Failed {
-    /// Nothing can be done about it.
+    /// A failure that must not be retried.
     pub(crate) const fn finally(error: ForwardError) -> Self {
         Self { error, stage: FailureStage::Answered, body: None }
     }
 }
 
-/// What decides beside the stage.
+/// The facts that decide besides the stage.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SendAttempt {
-    /// The method is idempotent (RFC 9110 §9.2.2).
+    /// Whether the method is idempotent (RFC 9110 §9.2.2).
     pub(crate) idempotent: bool,
-    /// The connection had served a request before, so that its end may have nothing to do with this one.
+    /// Whether the connection had served a request before, so that its end may have nothing to do with this
+    /// one.
     pub(crate) reused: bool,
-    /// The request was sent again once already.
+    /// Whether the request was already sent again once.
     pub(crate) repeated: bool,
 }
 
 impl SendAttempt {
-    /// Whether sending the request again, with its untouched body, can do no harm and may help.
+    /// Whether sending the request again, with its untouched body, is harmless and may help.
     pub(crate) const fn may_be_repeated(self, stage: FailureStage) -> bool {
         match (stage, self) {
             (_, Self { repeated: true, .. }) | (FailureStage::Answered, _) => false,

@@ -26,7 +26,7 @@ use super::{ForwardBody, ForwardError, Forwarder, Outgoing};
 type SendResult = Result<Response<ForwardBody>, Failed>;
 
 impl Forwarder {
-    /// Sends `outgoing` where `order` says.
+    /// Sends `outgoing` to the upstream of `order`.
     pub(crate) async fn send(
         &self,
         order: &ForwardOrder<'_>,
@@ -65,7 +65,7 @@ impl Forwarder {
         mut body: RequestBody,
     ) -> Result<Response<ForwardBody>, ForwardError> {
         let idempotent = message.method.is_idempotent();
-        // What cannot be sent again deserves a closer look at the connection it is sent on.
+        // A request that cannot be sent again needs a stricter check of its connection.
         let surely = !idempotent || !body.is_empty();
         let http1_only = message.may_switch;
         let (mut tried, mut repeated, mut unreachable) = (Tried::default(), false, None);
@@ -79,10 +79,10 @@ impl Forwarder {
             let reused = open.is_some();
             let lane = match open {
                 Some(lane) => lane,
-                // Boxed, as all that is not done for every request: the future of the others stays small.
+                // Boxed, like all that not every request needs, to keep the future of the others small.
                 None => match Box::pin(pool.new_lane(http1_only)).await {
                     Ok(lane) => lane,
-                    // Nothing was sent: the next address may be tried, whatever the method.
+                    // Nothing was sent, so the next address may be tried, whatever the method.
                     Err(error) => {
                         tried.add(pool);
                         if let Some(last) = unreachable.replace(error) {
@@ -116,7 +116,7 @@ impl Forwarder {
         }
     }
 
-    /// Numbers for a request that goes on with no trace, or that starts one.
+    /// Random numbers for a request without a trace, or one that starts a trace.
     fn fresh_trace(&self) -> FreshTrace {
         FreshTrace { trace_id: self.trace_ids.trace(), parent_id: self.trace_ids.number() }
     }
@@ -205,7 +205,7 @@ fn response(status: StatusCode, headers: HeaderMap, source: ResponseSource) -> R
     response
 }
 
-/// The tunnel behind a 101.
+/// Takes the tunnel of a 101.
 fn switch(
     connection: Rc<RefCell<Http1Connection>>,
     may_switch: bool,
@@ -219,7 +219,7 @@ fn switch(
             let (upstream, early) = connection.wire.into_parts();
             Ok(ResponseSource::Switched(Box::new(Tunnel::new(upstream, early, websocket))))
         }
-        // Before it had read the request, the upstream could not have agreed to it.
+        // The upstream cannot have agreed before it had read the request.
         _ => Err(BadAnswer::Switch.into()),
     }
 }

@@ -1,4 +1,5 @@
-//! Tunnels after `101 Switching Protocols`: copies bytes in both directions until both sides have ended or the tunnel is closed.
+//! Tunnels after `101 Switching Protocols`: copy bytes in both directions until both sides have ended or the
+//! tunnel is closed.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -16,7 +17,7 @@ use super::patience::{FAREWELL, HALF_OPEN};
 use super::request_count::RequestSlot;
 use super::websocket::{Frames, GOING_AWAY, POLICY_VIOLATION, close};
 
-/// What is read at once in one direction.
+/// Maximum bytes per read in one direction.
 const CHUNK: usize = 16 * 1024;
 
 /// A direction of a tunnel.
@@ -31,7 +32,7 @@ pub enum Flow {
 /// How a tunnel ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TunnelEnd {
-    /// Both sides ended their direction, or one was silent for long after the other had ended.
+    /// Both sides ended their direction, or one was silent for too long after the other had ended.
     Closed,
     /// The client's connection failed.
     ClientFailed,
@@ -42,7 +43,7 @@ pub enum TunnelEnd {
 }
 
 impl Flow {
-    /// The end of a tunnel whose source in this direction cannot be read.
+    /// How a tunnel ends if the source of this direction cannot be read.
     const fn unreadable(self) -> TunnelEnd {
         match self {
             Self::Up => TunnelEnd::ClientFailed,
@@ -50,7 +51,7 @@ impl Flow {
         }
     }
 
-    /// The end of a tunnel whose destination in this direction cannot be written to.
+    /// How a tunnel ends if the destination of this direction cannot be written to.
     const fn unwritable(self) -> TunnelEnd {
         match self {
             Self::Up => TunnelEnd::UpstreamFailed,
@@ -59,21 +60,21 @@ impl Flow {
     }
 }
 
-/// The upstream's end of a switched connection. Dropping it closes it.
+/// The upstream's end of a switched connection. Closed on drop.
 pub struct Tunnel {
     upstream: Io,
-    /// What the upstream sent right behind its 101.
+    /// What the upstream sent right after its 101.
     early: Bytes,
     websocket: bool,
     _in_flight: Option<InFlight>,
     _slot: RequestSlot,
 }
 
-/// What the client was sent, so far as it matters for cutting in.
+/// What was sent to the client, as far as needed to insert a Close frame.
 #[derive(Default)]
 struct Sent {
     frames: RefCell<Frames>,
-    /// A write has begun and not ended, so nobody knows where in a frame the client is.
+    /// Whether a write is in progress, so that the position within a frame is unknown.
     writing: Cell<bool>,
 }
 
@@ -86,12 +87,14 @@ impl Tunnel {
         Self { _in_flight: in_flight, _slot: slot, ..self }
     }
 
-    /// Carries bytes both ways between the upstream and `client`, which has got the 101, and of which `client_early` was
-    /// read already. An end on one side becomes an end of that direction only; the other direction may then be silent for
-    /// a few seconds. Calls `moved` with the direction and the number of bytes whenever bytes have flowed.
+    /// Carries bytes in both directions between the upstream and `client`, to which the 101 was sent and of
+    /// which `client_early` was already read. The end of one side ends only that direction; the other
+    /// direction may then be silent for a few seconds. Calls `moved` with direction and number of bytes
+    /// whenever bytes have flowed.
     ///
-    /// When `cut` completes both sides are closed, a WebSocket with status 1008 if no frame to the client has begun. When
-    /// `drained` completes they are closed, too, a WebSocket with status 1001 between two frames.
+    /// When `cut` completes, both sides are closed, a WebSocket with status 1008 if no frame to the client
+    /// has begun. When `drained` completes, they are closed too, a WebSocket with status 1001 between two
+    /// frames.
     pub async fn run(
         self,
         client: impl AsyncRead + AsyncWrite + Unpin,
@@ -122,7 +125,7 @@ impl Tunnel {
                 () = drained => close(GOING_AWAY),
             };
             if websocket && close == self::close(GOING_AWAY) {
-                // Nothing is wrong with what is on its way: it may arrive.
+                // Data in transit is not at fault and may still arrive.
                 tokio::select! {
                     carried = &mut carried => return carried,
                     () = sent.between_frames() => {}
@@ -132,14 +135,14 @@ impl Tunnel {
             }
             close
         };
-        // Before a client that may not read is told.
+        // Closes the upstream first, because the client may not be reading.
         drop((upstream_reads, upstream_writes));
         let farewell = async {
             if websocket && sent.is_between_frames() {
                 client_writes.write_all(&close).await?;
             }
             client_writes.shutdown().await?;
-            // What the client still sends would, unread, destroy what it was told.
+            // If the client's remaining data were not read, it would destroy the close it was sent.
             tokio::io::copy(&mut client_reads, &mut tokio::io::sink()).await
         };
         drop(tokio::time::timeout(FAREWELL, farewell).await);
@@ -158,7 +161,7 @@ impl Sent {
     }
 }
 
-/// Carries one direction to its end, or to its silence after the other one has ended.
+/// Carries one direction until it ends, or is silent for too long after the other one has ended.
 async fn pump(
     flow: Flow,
     from: &mut (impl AsyncRead + Unpin),
@@ -173,7 +176,7 @@ async fn pump(
         if chunk.is_empty() {
             to.shutdown().await.map_err(|_failed| flow.unwritable())?;
             ended.set(true);
-            // The other direction is polled once more, and begins to count its silence.
+            // The other direction is polled once more, and starts to count its silence.
             tokio::task::yield_now().await;
             return Ok(());
         }
@@ -188,7 +191,7 @@ async fn pump(
     }
 }
 
-/// Writes all of it, and counts it.
+/// Writes a whole chunk and counts it.
 async fn write(
     flow: Flow,
     chunk: &[u8],
@@ -206,7 +209,7 @@ async fn write(
     Ok(())
 }
 
-/// Reads; 0 is the end, or a silence that is one because the other side has `ended`.
+/// Reads; 0 is the end, or a silence that counts as one because the other side has `ended`.
 async fn read(
     from: &mut (impl AsyncRead + Unpin),
     buffer: &mut [u8],

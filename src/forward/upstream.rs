@@ -1,6 +1,6 @@
 //! An upstream: its settings, endpoints and trust.
 //!
-//! Shared by all workers; knows nothing about requests or pools.
+//! Shared by all workers; this module knows nothing about requests or pools.
 
 use std::fmt;
 use std::io;
@@ -17,36 +17,36 @@ use super::endpoint::UpstreamEndpoint;
 use super::request_count::{AtCapacity, RequestCount, RequestSlot};
 use crate::tls;
 
-/// An upstream, as configured.
+/// Settings of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamSettings {
     /// The name routes refer to, and the metric label.
     pub name: String,
     /// The protocol.
     pub scheme: Scheme,
-    /// Where it is; with several, each request goes to the one with the fewest in flight.
+    /// Its addresses; if there are several, each request goes to the one with the fewest in flight.
     pub addresses: Vec<Address>,
-    /// What `Host` and `:authority` say towards it; the client's own when `None`.
+    /// Overrides `Host` and `:authority`; `None`: the client's own.
     pub host: Option<HeaderValue>,
-    /// The server name for TLS, which its certificate must have; the host of its URL when `None`.
+    /// The server name for TLS, which its certificate must match; `None`: the host of its URL.
     pub sni: Option<String>,
-    /// Limit on requests in flight, at all addresses together.
+    /// Limit on requests in flight, for all addresses together.
     pub max_requests: Option<NonZeroUsize>,
     /// Limit on TCP connect and TLS handshake together.
     pub connect_timeout: Duration,
-    /// Limit from the request sent to the response's headers.
+    /// Limit from the end of the request to the response's headers.
     pub response_timeout: Duration,
-    /// Limit on its silence inside a response's body.
+    /// Limit on the upstream's silence within a response's body.
     pub body_timeout: Option<Duration>,
     /// How long an unused connection stays in the pool.
     pub idle_timeout: Duration,
-    /// PEM file with the roots for `https`; the system's when `None`.
+    /// PEM file with the trusted roots for `https`; `None`: the system's.
     pub ca: Option<PathBuf>,
     /// PEM files of certificate chain and key presented to the upstream.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
 }
 
-/// Where an upstream listens.
+/// The address of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// Host name or address literal (without brackets), and TCP port.
@@ -85,29 +85,29 @@ pub enum Scheme {
 pub struct Upstream {
     settings: UpstreamSettings,
     endpoints: Vec<UpstreamEndpoint>,
-    /// What the certificate files held when they were read.
+    /// A digest of the certificate files when they were read.
     fingerprint: Vec<u8>,
-    /// Shared with the upstream of this name in earlier and later configurations.
+    /// Shared with the upstream of the same name in earlier and later configurations.
     requests: Arc<RequestCount>,
 }
 
-/// What TLS needs for one endpoint.
+/// The TLS configuration of one endpoint.
 pub(crate) struct Tls {
     pub(crate) name: ServerName<'static>,
     /// Offers HTTP/2 and HTTP/1.1.
     pub(crate) any: TlsConnector,
-    /// Offers HTTP/1.1 only: an upgrade needs it.
+    /// Offers HTTP/1.1 only, as an upgrade requires.
     pub(crate) http1: TlsConnector,
 }
 
 /// Why an upstream could not be set up.
 #[derive(Debug)]
 pub enum LoadError {
-    /// The host can stand in no certificate.
+    /// No certificate can contain the host.
     Host(String),
     /// A file cannot be read.
     File(PathBuf, io::Error),
-    /// CA or client certificate are unusable.
+    /// The CA or client certificate is unusable.
     Tls(tls::TlsError),
 }
 
@@ -133,16 +133,16 @@ impl Upstream {
     /// Reads the CA and the client certificate, for `https`.
     ///
     /// # Errors
-    /// When a file cannot be used, or the host is no name that a certificate could be for.
+    /// When a file cannot be used, or no certificate can contain the host.
     pub fn load(settings: UpstreamSettings) -> Result<Arc<Self>, LoadError> {
         Self::load_after(settings, &[])
     }
 
-    /// The same, where `running` are the upstreams of the configuration in force: requests in flight at the one of the same
-    /// name go on counting, whatever else changes.
+    /// As [`Self::load`]; `running` are the upstreams of the configuration in force. Requests in flight at
+    /// the one with the same name remain counted, whatever else changes.
     ///
     /// # Errors
-    /// As above.
+    /// As for [`Self::load`].
     pub fn load_after(settings: UpstreamSettings, running: &[Arc<Self>]) -> Result<Arc<Self>, LoadError> {
         let (connectors, fingerprint) = match settings.scheme {
             Scheme::Https => (Some(Connectors::load(&settings)?), fingerprint(&settings)?),
@@ -163,7 +163,7 @@ impl Upstream {
         Ok(Arc::new(Self { settings, endpoints, fingerprint, requests }))
     }
 
-    /// As configured.
+    /// Its settings.
     #[must_use]
     pub const fn settings(&self) -> &UpstreamSettings {
         &self.settings
@@ -174,7 +174,7 @@ impl Upstream {
         &self.endpoints
     }
 
-    /// Whether it has as many requests in flight as it may have.
+    /// Whether it has reached its limit of requests in flight.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.requests.is_full(self.settings.max_requests)
@@ -183,14 +183,14 @@ impl Upstream {
     /// Counts a request that is about to be sent to it.
     ///
     /// # Errors
-    /// When it has as many requests in flight as it may have.
+    /// When it has reached its limit of requests in flight.
     pub fn begin_request(&self) -> Result<RequestSlot, AtCapacity> {
         self.requests.begin(self.settings.max_requests)
     }
 
-    /// Whether connections to `other` are as good as connections to this one.
+    /// Whether connections to `other` can be used for this one.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        // A limit is judged before a request takes a connection.
+        // The limit is checked before a request takes a connection, so it may differ.
         let max_requests = other.settings.max_requests;
         let settings = UpstreamSettings { max_requests, ..self.settings.clone() };
         settings == other.settings && self.fingerprint == other.fingerprint
@@ -224,7 +224,7 @@ impl Connectors {
     }
 }
 
-/// A digest over the files, so that a renewed certificate under an old name is noticed.
+/// A digest of the certificate files, so that a renewed certificate under the same name is noticed.
 fn fingerprint(settings: &UpstreamSettings) -> Result<Vec<u8>, LoadError> {
     let certificate = settings.client_certificate.iter().flat_map(|(chain, key)| [chain, key]);
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);

@@ -1,11 +1,11 @@
-//! Tracks frame boundaries of one direction of a WebSocket (RFC 6455 §5.2), so that a Close frame can be inserted between two
-//! frames.
+//! Tracks frame boundaries in one direction of a WebSocket (RFC 6455 §5.2), so that a Close frame can be
+//! inserted between two frames.
 //!
-//! Reads only lengths; the content of frames is passed on unread.
+//! Parses only lengths; the content of frames is forwarded unread.
 
 /// The token is no longer in force (RFC 6455 §7.4.1).
 pub(crate) const POLICY_VIOLATION: u16 = 1008;
-/// The gate is going down (RFC 6455 §7.4.1).
+/// The gate is shutting down (RFC 6455 §7.4.1).
 pub(crate) const GOING_AWAY: u16 = 1001;
 
 /// The Close frame with this status, as a server sends it.
@@ -14,12 +14,12 @@ pub(crate) const fn close(status: u16) -> [u8; 4] {
     [0x88, 2, high, low]
 }
 
-/// How far a frame has been seen.
+/// The position within a frame.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
-    /// The bytes of a header that is not complete.
+    /// The bytes of an incomplete header.
     header: Vec<u8>,
-    /// Bytes of the payload that are still to come.
+    /// Remaining bytes of the payload.
     payload: u64,
     closed: bool,
 }
@@ -44,13 +44,13 @@ impl Frames {
         }
     }
 
-    /// Whether a Close frame may be sent now: no other has begun, and none was sent before.
+    /// Whether a Close frame may be sent now: between two frames, and none was sent before.
     pub(crate) fn is_between(&self) -> bool {
         self.payload == 0 && self.header.is_empty() && !self.closed
     }
 }
 
-/// The length of what follows a complete header; `None` while it is not complete.
+/// The length of what follows a complete header; `None` while the header is incomplete.
 fn payload_length(header: &[u8]) -> Option<u64> {
     let &second = header.get(1)?;
     let mask = if second & 0x80 == 0 { 0 } else { 4 };

@@ -1,4 +1,5 @@
-//! One line per request: the decision, its reason and its duration, without the name of the caller.
+//! The access log: one line per request with the decision, its reason and its duration, without the caller's
+//! name.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -15,29 +16,29 @@ use super::writer::LogQueue;
 use crate::hex;
 use crate::time::Timestamp;
 
-/// The target of these lines, for `log_level`.
+/// The log target of these lines, for `log_level`.
 pub(super) const TARGET: &str = "portcullis::access";
 
-/// The longest value of a member that comes from the request.
+/// Maximum length of a value that comes from the request.
 const MAX_VALUE: usize = 256;
-/// The longest path.
+/// Maximum length of a path.
 const MAX_PATH: usize = 2048;
 
-/// What became of a request, as in `portcullis_decisions_total`.
+/// The outcome of a request, as in `portcullis_decisions_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Decision {
     /// Let through.
     Allow,
-    /// Refused.
+    /// Denied.
     Deny,
-    /// Refused because keys or state were not usable.
+    /// Denied because keys or state were not usable.
     Unavailable,
-    /// Would have been refused, had the route not been in shadow mode.
+    /// Would have been denied if the route were not in shadow mode.
     ShadowDeny,
 }
 
 impl Decision {
-    /// The word users see: log member and metric label.
+    /// The word that users see: log member and metric label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -56,72 +57,72 @@ impl Decision {
     }
 }
 
-/// What a request's line says. Members that are `None` are left out.
+/// The contents of a request's line. Members that are `None` are omitted.
 #[derive(Debug, Clone, Copy)]
 pub struct AccessRecord<'a> {
     /// As in `X-Request-Id`.
     pub request_id: &'a str,
-    /// The trace that the request belongs to, when the gate traces.
+    /// The trace of the request, if the gate traces.
     pub trace_id: Option<u128>,
-    /// The method as it was sent.
+    /// The method as received.
     pub method: &'a str,
     /// The route's pattern; `None` is written as `none`.
     pub route: Option<&'a str>,
     /// The request's path. Written only with `log_paths`, and without a query.
     pub path: Option<&'a str>,
-    /// The status that was answered.
+    /// The response status.
     pub status: u16,
-    /// What was decided.
+    /// The decision.
     pub decision: Decision,
-    /// Why it was refused.
+    /// Why it was denied.
     pub reason: Option<&'static str>,
-    /// The issuer that the token names, when it is a configured one.
+    /// The issuer that the token names, if it is a configured one.
     pub issuer: Option<&'a str>,
-    /// The key that the token names.
+    /// The key id that the token names.
     pub kid: Option<&'a str>,
     /// The token's identity; its first 12 hexadecimal digits are written.
     pub token: Option<&'a [u8; 32]>,
     /// The first 12 hexadecimal digits of SHA-256 of `iss`, newline, `sub`.
     pub subject: Option<&'a str>,
-    /// Whom the token was issued to, or the client that the token endpoint was asked by.
+    /// The client to which the token was issued, or that called the token endpoint.
     pub client: Option<&'a str>,
-    /// What a token that was refused for its issuer or audience names instead.
+    /// What a token that was rejected for its issuer or audience names instead.
     pub claimed: Option<(&'static str, &'a str)>,
-    /// The client that a token names which nobody has vouched for.
+    /// The client that an unverified token names.
     pub claimed_client: Option<&'a str>,
-    /// Where the request came from.
+    /// The client's address.
     pub client_address: IpAddr,
-    /// The host that was asked for.
+    /// The requested host.
     pub host: Option<&'a str>,
-    /// The identity headers that were left out of the request, joined with commas.
+    /// The identity headers that were omitted from the request, joined with commas.
     pub omitted: Option<&'a str>,
-    /// What the client says it is.
+    /// The `User-Agent` of the request.
     pub user_agent: Option<&'a str>,
-    /// The version of TLS towards the client.
+    /// The version of TLS with the client.
     pub tls: Option<&'static str>,
-    /// Bytes of the request's body that were read; `None` without one.
+    /// Bytes of the request body that were read; `None` without a body.
     pub bytes_in: Option<u64>,
-    /// Bytes of the response's body that were sent.
+    /// Bytes of the response body that were sent.
     pub bytes_out: u64,
-    /// How long the upstream took for its response head.
+    /// Time until the upstream's response head.
     pub upstream_time: Option<Duration>,
-    /// From the request's head to the end of its response.
+    /// Time from the request's head to the end of its response.
     pub lasted: Duration,
-    /// Who ended the response before its end: `client`, `upstream`, or `gate` when the token was no longer in force.
+    /// Who ended the response early: `client`, `upstream`, or `gate` if the token was no longer in force.
     pub ended_by: Option<&'static str>,
     /// The upstream it went to.
     pub upstream: Option<&'a str>,
-    /// What went wrong there, as in `portcullis_upstream_errors_total`.
+    /// The failure there, as in `portcullis_upstream_errors_total`.
     pub failure: Option<&'a str>,
-    /// What caused that, in its own words.
+    /// The cause of that, as an error text.
     pub cause: Option<&'a str>,
-    /// The protocol the client spoke.
+    /// The protocol of the client.
     pub protocol: Version,
-    /// From request head to response head.
+    /// Time from request head to response head.
     pub duration: Duration,
 }
 
-/// Where requests are logged; cheap to clone, shared by the workers.
+/// Writes the access log; cheap to clone, shared by the workers.
 #[derive(Clone)]
 pub struct AccessLog {
     lines: LogQueue,
@@ -133,19 +134,19 @@ impl AccessLog {
         Self { lines, switches }
     }
 
-    /// Whether a request with this outcome gets a line at all.
+    /// Whether a request with this decision gets a line at all.
     #[must_use]
     pub fn wants(&self, decision: Decision) -> bool {
         self.switches.get().wants(decision)
     }
 
-    /// Writes one line, unless the settings leave such lines out. Never waits.
+    /// Writes one line, unless the settings omit such lines. Never waits.
     pub fn write(&self, record: &AccessRecord<'_>) {
         let position = self.switches.get();
         if !position.wants(record.decision) {
             return;
         }
-        // An error means that this thread is ending and its buffer is gone.
+        // An error means that this thread is ending and its buffer no longer exists.
         let _ = SCRATCH.try_with(|scratch| {
             let Scratch { line, clock } = &mut *scratch.borrow_mut();
             line.clear();
@@ -165,14 +166,14 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// What a thread keeps between lines.
+/// Buffers that a thread reuses between lines.
 #[derive(Default)]
 struct Scratch {
     line: Vec<u8>,
     clock: TimeText,
 }
 
-/// The time as text, of which usually only the milliseconds change.
+/// The formatted time, of which usually only the milliseconds change.
 #[derive(Default)]
 struct TimeText {
     second: Option<i64>,
@@ -181,7 +182,8 @@ struct TimeText {
 
 impl TimeText {
     fn stamp(&mut self, now: Timestamp) -> &str {
-        // `2026-01-31T23:59:59.` is good for a second; years beyond four digits are formatted anew.
+        // `2026-01-31T23:59:59.` can be reused for a second; years beyond four digits are always formatted
+        // again.
         if self.second == Some(now.as_secs()) && self.text.len() == 24 {
             let millis = 1000 + now.as_millis().rem_euclid(1000);
             self.text.truncate(20);
@@ -248,7 +250,7 @@ fn format(out: &mut Vec<u8>, stamp: &str, position: SwitchPosition, record: &Acc
     line.end();
 }
 
-/// What every JSON line has.
+/// Writes the members that every JSON line has.
 fn members(line: &mut Line<'_>, record: &AccessRecord<'_>) {
     line.text("message", "request");
     line.text("method", clip(record.method, MAX_VALUE));
@@ -260,7 +262,7 @@ fn members(line: &mut Line<'_>, record: &AccessRecord<'_>) {
     line.integer("duration_us", micros(record.duration));
 }
 
-/// The same for a person.
+/// Writes the same as a sentence for a person.
 fn sentence(line: &mut Line<'_>, record: &AccessRecord<'_>) {
     let AccessRecord { status, decision, client_address, .. } = record;
     let (method, route) = (clip(record.method, MAX_VALUE), record.route.unwrap_or("none"));
@@ -281,7 +283,7 @@ const fn protocol(version: Version) -> &'static str {
     }
 }
 
-/// The start of `text`, cut between characters.
+/// The beginning of `text`, cut between characters.
 pub(super) fn clip(text: &str, max: usize) -> &str {
     text.get(..text.floor_char_boundary(max)).unwrap_or(text)
 }

@@ -13,7 +13,7 @@ use super::switches::Switches;
 use super::writer::LogQueue;
 use crate::time::Timestamp;
 
-/// Writes each event it is given as one line.
+/// Writes each event that it receives as one line.
 pub(super) struct Events {
     lines: LogQueue,
     switches: Arc<Switches>,
@@ -38,13 +38,13 @@ impl<S: Subscriber> Layer<S> for Events {
     }
 }
 
-/// The one field that holds a list, made by [`list`](super::list).
+/// The name of the field that holds a list, made by [`list`](super::list).
 const LIST: &str = "problems";
 
-/// Writes fields as members beside the message.
+/// Writes fields as members after the message.
 struct LineFields<'a, 'b>(&'a mut Line<'b>);
 
-/// The member's name: fields may not take the place of what every line has.
+/// The name of a field's member: fields must not replace the members that every line has.
 fn name(field: &Field) -> &str {
     match field.name() {
         "ts" => "ts_",

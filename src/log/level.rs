@@ -1,7 +1,7 @@
 //! `log_level`: which events are written.
 //!
-//! Only targets of this program can be named. HTTP and TLS libraries may log what they read, including tokens, at finer
-//! levels: they are logged from `warn` upwards only, whatever is configured.
+//! Only targets of this program can be named. At finer levels, HTTP and TLS libraries may log what they read,
+//! including tokens; they are logged only from `warn` upwards, whatever is configured.
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -9,13 +9,13 @@ use tracing_subscriber::filter::Targets;
 /// The target of every line of this program.
 const OURS: &str = "portcullis";
 
-/// Why a `log_level` cannot be understood.
+/// Why a `log_level` is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LevelError {
     /// Not one of the five levels, nor `off`.
     Level(String),
-    /// A target of a library.
+    /// The target belongs to a library.
     Target(String),
 }
 
@@ -36,7 +36,7 @@ impl std::fmt::Display for LevelError {
 
 impl std::error::Error for LevelError {}
 
-/// Parses `level` or `level,target=level,…`, and caps what libraries may say.
+/// Parses `level` or `level,target=level,…`, and limits the libraries.
 pub(super) fn parse(text: &str) -> Result<Targets, LevelError> {
     let mut default = LevelFilter::INFO;
     let mut named = Vec::new();

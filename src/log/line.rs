@@ -1,6 +1,7 @@
-//! One log line in either format, written straight into a byte buffer.
+//! One log line in either format, written directly into a byte buffer.
 //!
-//! Whatever a value holds, the line stays one line, its JSON stays JSON, and a terminal sees no control characters.
+//! Whatever a value contains, the line stays one line, its JSON stays JSON, and a terminal receives no
+//! control characters.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -37,7 +38,7 @@ impl<'a> Line<'a> {
         Self { out, format }
     }
 
-    /// The message: a member of its own in JSON, plain text otherwise.
+    /// Writes the message: a member of its own in JSON, plain text otherwise.
     pub(super) fn message(&mut self, message: impl fmt::Display) {
         match self.format {
             Format::Json => self.display("message", message),
@@ -48,7 +49,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// A member whose value is text.
+    /// Writes a member with a text value.
     pub(super) fn text(&mut self, name: &str, value: &str) {
         self.name(name);
         let quoted = self.format == Format::Json || needs_quotes(value);
@@ -61,7 +62,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// A member whose value is text that has to be formatted first.
+    /// Writes a member with a text value that must be formatted first.
     pub(super) fn display(&mut self, name: &str, value: impl fmt::Display) {
         self.name(name);
         self.out.push(b'"');
@@ -69,20 +70,20 @@ impl<'a> Line<'a> {
         self.out.push(b'"');
     }
 
-    /// A member whose value is a list of texts, as JSON.
+    /// Writes a member with a list of texts, as JSON.
     pub(super) fn list(&mut self, name: &str, json: impl fmt::Display) {
         self.name(name);
         // Writing to a vector cannot fail.
         drop(write!(self.out, "{json}"));
     }
 
-    /// A member whose value is an integer.
+    /// Writes a member with an integer value.
     pub(super) fn integer(&mut self, name: &str, value: impl itoa::Integer) {
         self.name(name);
         self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
-    /// A member whose value is a floating-point number; what JSON cannot say becomes `null`.
+    /// Writes a member with a floating-point value; `null` if JSON cannot represent it.
     pub(super) fn float(&mut self, name: &str, value: f64) {
         self.name(name);
         if value.is_finite() {
@@ -93,7 +94,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// A member whose value is true or false.
+    /// Writes a member with a Boolean value.
     pub(super) fn boolean(&mut self, name: &str, value: bool) {
         self.name(name);
         self.out.extend_from_slice(if value { b"true" } else { b"false" });
@@ -120,7 +121,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The level's name; of one width in the pretty format.
+/// The name of the level, padded in the pretty format.
 const fn name(level: Level, format: Format) -> &'static str {
     let (plain, padded) = match level {
         Level::ERROR => ("error", "ERROR"),
@@ -139,7 +140,7 @@ fn needs_quotes(value: &str) -> bool {
     value.is_empty() || value.bytes().any(|byte| byte <= b' ' || matches!(byte, b'"' | b'\\' | b'=' | 0x7f..))
 }
 
-/// Writes `text` as the inside of a JSON string (RFC 8259 §7).
+/// Writes `text` escaped for a JSON string (RFC 8259 §7).
 pub(super) fn escape(out: &mut Vec<u8>, text: &str) {
     let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
     if text.bytes().all(plain) {
@@ -158,8 +159,8 @@ fn escape_char(out: &mut Vec<u8>, character: char) {
         '\n' => out.extend_from_slice(b"\\n"),
         '\r' => out.extend_from_slice(b"\\r"),
         '\t' => out.extend_from_slice(b"\\t"),
-        // Beyond what JSON asks for: what moves a terminal's cursor, ends a line elsewhere, or reorders text.
-        // All of these lie in the basic plane, so four digits are enough.
+        // Escapes more than JSON requires: characters that move a terminal's cursor, end a line elsewhere, or
+        // reorder text. All of them are in the basic plane, so four digits are enough.
         c if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
             // Writing to a vector cannot fail.
             drop(write!(out, "\\u{:04x}", u32::from(c)));

@@ -1,7 +1,7 @@
-//! The log: the control plane's events and one line per request, through one writer thread that never makes a
+//! The log: the control plane's events and one line per request, written by one thread that never makes a
 //! request wait.
 //!
-//! Knows lines and where they go; knows nothing of why a request was let through or refused.
+//! This room knows lines and where they go, but not why a request was let through or denied.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -31,23 +31,24 @@ use events::Events;
 use switches::Switches;
 use writer::LogQueue;
 
-/// The log, as configured (`[telemetry]`).
+/// Settings of the log (`[telemetry]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// How lines look.
+    /// The format of lines.
     pub format: Format,
     /// `error`, `warn`, `info`, `debug`, `trace`, or a list such as `info,portcullis::keys=debug`.
     pub level: String,
-    /// One line per request that was let through. Refusals do not depend on it.
+    /// Whether requests that were let through get a line. Denials always do.
     pub access_log: bool,
-    /// Whether lines carry the request's path (never its query). Off by default, because paths may name people.
+    /// Whether lines contain the request's path (never its query). Off by default, because paths may identify
+    /// people.
     pub log_paths: bool,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// For a person at a terminal.
     Pretty,
@@ -57,11 +58,11 @@ pub enum Format {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LogError {
-    /// `log_level` cannot be understood.
+    /// `log_level` is invalid.
     Level(LevelError),
-    /// Standard output or the writer's thread cannot be had.
+    /// Standard output or the writer's thread is unavailable.
     Io(io::Error),
-    /// This process has a log already.
+    /// This process already has a log.
     AlreadyOpen,
 }
 
@@ -77,7 +78,7 @@ impl std::fmt::Display for LogError {
 
 impl std::error::Error for LogError {}
 
-/// Says whether `level` is a `log_level` that [`init`] will take.
+/// Checks that `level` is a `log_level` that [`init`] accepts.
 ///
 /// # Errors
 /// What is wrong with it, in one sentence.
@@ -85,7 +86,7 @@ pub fn check_level(level: &str) -> Result<(), LevelError> {
     level::parse(level).map(drop)
 }
 
-/// The field `problems` of an event: one text each, in the log a list.
+/// Formats the field `problems` of an event, which the log shows as a list of texts.
 pub fn list(problems: &[String]) -> tracing::field::DebugValue<impl std::fmt::Debug> {
     let mut json = Vec::new();
     for problem in problems {
@@ -97,7 +98,7 @@ pub fn list(problems: &[String]) -> tracing::field::DebugValue<impl std::fmt::De
     tracing::field::debug(Unquoted(json))
 }
 
-/// Prints its text without quotes.
+/// A text that prints without quotes.
 struct Unquoted(String);
 
 impl std::fmt::Debug for Unquoted {
@@ -108,19 +109,20 @@ impl std::fmt::Debug for Unquoted {
 
 /// Opens the log on standard output and makes it the destination of every `tracing` event of this process.
 ///
-/// Call it once, before other threads start; keep the guard until the last line was written.
+/// Call it once, before other threads start; keep the guard until the last line is written.
 ///
 /// # Errors
 /// [`LogError`]; a second call is [`LogError::AlreadyOpen`].
 pub fn init(settings: &Settings, metrics: &Metrics) -> Result<(AccessLog, Guard), LogError> {
-    // A descriptor of its own: a blocked pipe must hold up the writer's thread only, not everyone who locks stdout.
+    // A descriptor of its own: a blocked pipe must block only the writer's thread, not everyone who locks
+    // stdout.
     let stdout = File::from(io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Io)?);
     let (access, guard, events) = open(settings, metrics, stdout)?;
     tracing::dispatcher::set_global_default(events).map_err(|_taken| LogError::AlreadyOpen)?;
     Ok((access, guard))
 }
 
-/// Opens a log on any writer; the events that reach it are those of the threads that use the dispatcher.
+/// Opens a log on any writer; it receives the events of threads that use the dispatcher.
 ///
 /// # Errors
 /// [`LogError`].
@@ -140,7 +142,7 @@ pub fn open(
     Ok((access, Guard { lines, switches, filter: handle }, Dispatch::new(subscriber)))
 }
 
-/// Keeps the log: writes out what is queued when it is dropped, and changes the settings on a reload.
+/// Keeps the log open: writes queued lines on drop, and changes settings on a reload.
 #[must_use = "lines still queued are lost without it"]
 pub struct Guard {
     lines: LogQueue,
@@ -149,16 +151,16 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Puts other settings in force for the lines that follow.
+    /// Applies other settings to the lines that follow.
     pub fn reconfigure(&self, change: Change) {
         let Change { settings, filter } = change;
         self.switches.set(&settings, &filter);
-        // An error means that the subscriber is gone, and with it every event that could be filtered.
+        // An error means that the subscriber no longer exists, and with it no event to filter.
         drop(self.filter.reload(filter));
     }
 }
 
-/// Other settings for an open log, found good.
+/// Validated new settings for an open log.
 #[derive(Debug)]
 pub struct Change {
     settings: Settings,
@@ -166,7 +168,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// Looks at other settings without changing anything.
+    /// Validates other settings without changing anything.
     ///
     /// # Errors
     /// [`LogError::Level`].

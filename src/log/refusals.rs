@@ -1,6 +1,6 @@
 //! The latest rejected requests, for operators: a bounded ring in memory, without tokens.
 //!
-//! Workers add to it and never wait; only operators read it, and a restart empties it.
+//! Workers add to it without waiting; only operators read it, and a restart empties it.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -10,56 +10,56 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use super::access::{AccessRecord, Decision, clip, short_hex};
 use crate::time::Timestamp;
 
-/// How many are kept.
+/// How many requests are kept.
 const KEPT: usize = 1_000;
-/// The longest path that is kept, in bytes.
+/// Maximum length of a path in bytes.
 const MAX_PATH: usize = 512;
-/// The longest of all other texts, in bytes.
+/// Maximum length of all other texts in bytes.
 const MAX_TEXT: usize = 128;
 
-/// A request that was rejected, or would have been on a route that is not in shadow mode.
+/// A request that was rejected, or would have been if its route were not in shadow mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// As in `X-Request-Id`.
     pub request_id: Box<str>,
-    /// When it was answered.
+    /// The time of the response.
     pub at: Timestamp,
-    /// What was decided.
+    /// The decision.
     pub decision: Decision,
-    /// Why; `None` for a request that broke a limit or the rules of HTTP.
+    /// The reason; `None` for a request that exceeded a limit or violated HTTP.
     pub reason: Option<&'static str>,
-    /// The status that the client got.
+    /// The status of the response.
     pub status: u16,
-    /// The method as it was sent.
+    /// The method as received.
     pub method: Box<str>,
     /// The path without its query.
     pub path: Option<Box<str>>,
-    /// The host that was asked for.
+    /// The requested host.
     pub host: Option<Box<str>>,
-    /// The pattern of the route.
+    /// The route's pattern.
     pub route: Option<Box<str>>,
     /// The configured issuer that the token names.
     pub issuer: Option<Box<str>>,
     /// The client of the token.
     pub client: Option<Box<str>>,
-    /// Whether only the token says who its client is: nothing has proved it.
+    /// Whether the client comes from an unverified token.
     pub is_client_claimed: bool,
     /// The first 12 hexadecimal digits of the token's identity.
     pub token: Option<Box<str>>,
-    /// The first 12 hexadecimal digits of the subject's.
+    /// The first 12 hexadecimal digits of the subject's hash.
     pub subject: Option<Box<str>>,
-    /// The key that the token names.
+    /// The key id that the token names.
     pub kid: Option<Box<str>>,
-    /// Where the request came from.
+    /// The client's address.
     pub client_address: IpAddr,
 }
 
-/// The latest refusals; cheap to clone, shared by the workers.
+/// The latest rejected requests; cheap to clone, shared by the workers.
 #[derive(Clone)]
 pub struct Refusals(Arc<Ring>);
 
 struct Ring {
-    /// The newest is the last.
+    /// The newest is last.
     latest: Mutex<VecDeque<Arc<Refusal>>>,
     missed: AtomicU64,
 }
@@ -72,7 +72,8 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Keeps a refusal in place of the oldest. Never waits: while another thread uses the ring it is only counted.
+    /// Adds a request and evicts the oldest. Never waits: if another thread is using the ring, the request is
+    /// only counted.
     pub fn add(&self, record: &AccessRecord<'_>, at: Timestamp) {
         let refusal = Arc::new(Refusal::new(record, at));
         let mut latest = match self.0.latest.try_lock() {
@@ -86,11 +87,11 @@ impl Refusals {
         let evicted = if latest.len() == KEPT { latest.pop_front() } else { None };
         latest.push_back(refusal);
         drop(latest);
-        // Its memory is given back when nobody waits for the ring.
+        // Freed after the lock is released.
         drop(evicted);
     }
 
-    /// The newest ones first, at most so many, all of this reason if one is given.
+    /// The newest ones, newest first, at most `most`, with this reason if one is given.
     #[must_use]
     pub fn latest(&self, most: usize, reason: Option<&str>) -> Vec<Arc<Refusal>> {
         let latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,14 +99,14 @@ impl Refusals {
         latest.iter().rev().filter(wanted).take(most).cloned().collect()
     }
 
-    /// The newest one of the request with this id.
+    /// The newest entry with this request id.
     #[must_use]
     pub fn find(&self, request_id: &str) -> Option<Arc<Refusal>> {
         let latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest.iter().rev().find(|refusal| *refusal.request_id == *request_id).cloned()
     }
 
-    /// How many could not be kept, because the ring was in use.
+    /// How many were not kept because the ring was in use.
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.0.missed.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! The log settings that a reload can change, as one word that every line reads without waiting.
+//! The log settings that a reload can change, as one atomic word that every line reads without waiting.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -14,11 +14,11 @@ const ALLOWED: u8 = 1 << 2;
 const REFUSED: u8 = 1 << 3;
 const UNAVAILABLE: u8 = 1 << 4;
 
-/// The settings that lines depend on.
+/// The settings that affect lines.
 #[derive(Debug, Default)]
 pub(super) struct Switches(AtomicU8);
 
-/// The switches at one moment.
+/// The settings at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SwitchPosition(u8);
 
@@ -52,7 +52,7 @@ impl SwitchPosition {
         self.0 & PATHS != 0
     }
 
-    /// Whether a request with this outcome gets a line.
+    /// Whether a request with this decision gets a line.
     pub(super) const fn wants(self, decision: Decision) -> bool {
         let bit = match decision {
             Decision::Allow => ALLOWED,

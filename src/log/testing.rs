@@ -1,4 +1,4 @@
-//! A log whose lines tests read.
+//! A log whose lines tests can read.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use tracing::dispatcher::{self, DefaultGuard};
 use super::{Format, Guard, Settings, open};
 use crate::metrics::Metrics;
 
-/// A destination that keeps what it is given.
+/// A writer that keeps everything written to it.
 #[derive(Clone, Default)]
 pub(crate) struct Kept(Arc<Mutex<Vec<u8>>>);
 
@@ -34,7 +34,7 @@ impl Kept {
     }
 }
 
-/// What this thread logs from `info` on, until the lines are asked for.
+/// Collects what this thread logs from `info` upwards, until the lines are taken.
 pub(crate) struct KeptLog {
     kept: Kept,
     guard: Guard,

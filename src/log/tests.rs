@@ -238,7 +238,7 @@ fn a_reload_changes_the_lines_that_follow() {
     assert!(lines[3].ends_with(" INFO  portcullis::app: loaded path=\"/a b\""), "{}", lines[3]);
 }
 
-/// A destination that never returns from a write until the test lets it.
+/// A destination whose writes return only when the test lets them.
 struct Stuck {
     entered: SyncSender<()>,
     release: Receiver<()>,
@@ -272,7 +272,7 @@ fn a_blocked_destination_blocks_nobody_and_lines_are_counted() {
         access.write(&record());
     }
     assert_eq!(metrics.log_lines_dropped.get(), LINES - writer::CAPACITY as u64);
-    // Nor does the end of the process wait for ever.
+    // The end of the process does not wait indefinitely either.
     drop(guard);
     drop(release);
 }

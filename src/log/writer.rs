@@ -1,4 +1,5 @@
-//! The queue between the threads that log and the one thread that writes: bounded, and lossy instead of slow.
+//! The queue between the threads that log and the one thread that writes: bounded; it drops lines rather than
+//! wait.
 //!
 //! A blocked pipe or a full disk loses lines, which are counted, but never delays a request.
 
@@ -9,26 +10,26 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
-/// Lines that may wait for the writer; about 6 MiB of usual ones.
+/// Maximum number of lines waiting for the writer; about 6 MiB of usual lines.
 pub(super) const CAPACITY: usize = 16 * 1024;
-/// Lines are gathered up to this size for one system call.
+/// Lines are collected up to this size for one system call.
 const BATCH_BYTES: usize = 64 * 1024;
-/// How long the writer lets lines gather after it found none: under load those who log find it awake, and do not
-/// pay the system call that wakes it.
+/// How long the writer sleeps when no lines are waiting: under load, threads that log find it awake and need
+/// no system call to wake it.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How long the end of the process waits for a writer that may be blocked.
+/// How long process exit waits for a writer that may be blocked.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// At most one line about lost lines in this time.
+/// Minimum interval between reports of lost lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 enum Message {
-    /// Ends with its line feed.
+    /// A line, including its line feed.
     Line(Box<[u8]>),
-    /// Answered when every line before it was written.
+    /// Answered when every earlier line was written.
     Flush(SyncSender<()>),
 }
 
-/// Where lines are handed in.
+/// The sending side of the queue.
 #[derive(Clone)]
 pub(super) struct LogQueue {
     queue: SyncSender<Message>,
@@ -36,14 +37,15 @@ pub(super) struct LogQueue {
 }
 
 impl LogQueue {
-    /// Hands in one line, which ends with a line feed. Never waits; a line that finds no place is counted.
+    /// Queues one line, which ends with a line feed. Never waits; if there is no space, the line is dropped
+    /// and counted.
     pub(super) fn push(&self, line: &[u8]) {
         if self.queue.try_send(Message::Line(line.into())).is_err() {
             self.dropped.inc();
         }
     }
 
-    /// Waits until what was handed in is written, or until it is clear that it will not be.
+    /// Waits until everything queued is written, or the deadline passes.
     pub(super) fn flush(&self) {
         let deadline = Instant::now() + FLUSH_TIMEOUT;
         let (done, written) = sync_channel(1);
@@ -55,7 +57,7 @@ impl LogQueue {
             request = back;
             thread::sleep(PAUSE);
         }
-        // Either it is written, or the writer is stuck: nothing else can be done about the latter.
+        // Either it is written, or the writer is stuck and nothing can be done.
         let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
@@ -83,18 +85,18 @@ struct LineWriter<W> {
     losses: Losses,
 }
 
-/// Why the writer stopped gathering.
+/// Why the writer stopped collecting.
 enum Gathered {
     /// No more lines are waiting.
     Empty,
     /// Enough for one system call.
     Full,
-    /// Somebody waits for what was gathered.
+    /// A caller waits for what was collected.
     Asked(SyncSender<()>),
 }
 
 impl<W: Write> LineWriter<W> {
-    /// Until the last of those who log is gone.
+    /// Runs until the last sender is dropped.
     fn run(mut self) {
         while let Ok(first) = self.lines.recv() {
             let gathered = self.gather(first);
@@ -102,7 +104,7 @@ impl<W: Write> LineWriter<W> {
             match gathered {
                 Gathered::Empty => thread::sleep(PAUSE),
                 Gathered::Full => {}
-                // The caller may have given up waiting.
+                // The caller may no longer be waiting.
                 Gathered::Asked(done) => drop(done.try_send(())),
             }
         }
@@ -142,7 +144,7 @@ impl<W: Write> LineWriter<W> {
     }
 }
 
-/// Writes until all is written or the destination fails, and tells how many bytes it took.
+/// Writes until everything is written or the destination fails; returns the number of bytes written.
 fn write_fully(out: &mut impl Write, bytes: &[u8]) -> usize {
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -150,7 +152,7 @@ fn write_fully(out: &mut impl Write, bytes: &[u8]) -> usize {
             Ok(0) => break,
             Ok(count) => rest = rest.get(count..).unwrap_or_default(),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Standard output may have been handed to us as a pipe that does not block.
+            // Standard output may be a non-blocking pipe.
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
             Err(_) => break,
         }
@@ -161,7 +163,7 @@ fn write_fully(out: &mut impl Write, bytes: &[u8]) -> usize {
     bytes.len() - rest.len()
 }
 
-/// Lines that were lost, and what was said about it.
+/// Counts lost lines, and those already reported.
 struct Losses {
     dropped: IntCounter,
     reported: u64,
@@ -169,7 +171,7 @@ struct Losses {
 }
 
 impl Losses {
-    /// Says in the log that lines are missing from it, once it can be written again.
+    /// Reports in the log that lines are missing, once it can be written again.
     fn report(&mut self) {
         let lines = self.dropped.get().saturating_sub(self.reported);
         if lines > 0 && self.last.is_none_or(|last| last.elapsed() >= REPORT_INTERVAL) {
@@ -184,7 +186,7 @@ impl Losses {
 mod tests {
     use super::*;
 
-    /// A destination that takes `room` bytes, then fails, then works again.
+    /// A destination that accepts `room` bytes, then fails, then works again.
     struct Disk<'a> {
         room: usize,
         taken: &'a mut Vec<u8>,

@@ -1,5 +1,5 @@
-//! What is counted by client, whose names come from tokens and are kept to a bounded number: the forwarded requests
-//! (`portcullis_client_requests_total`) and the use that the store keeps.
+//! Counts by client, limited to a fixed number of clients because their names come from tokens: forwarded
+//! requests (`portcullis_client_requests_total`) and the usage that the store keeps.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use super::Metrics;
 use super::usage::{StatusTallies, Tallies, Used};
 use crate::time::Timestamp;
 
-/// Clients that get a label of their own.
+/// Maximum number of clients with a label of their own.
 pub(super) const MAX_CLIENTS: usize = 1000;
-/// A longer client is not worth a label.
+/// Maximum length of a client's label; a longer client counts as `other`.
 const MAX_LENGTH: usize = 128;
-/// The label of the rest.
+/// The label of all other clients.
 pub(super) const OTHER: &str = "other";
 
-/// The clients of this process that have a label; read without waiting, copied by the few that add to it.
+/// The clients of this process that have a label. Reads never wait; the rare additions copy the set.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ClientLabels(Arc<ArcSwap<HashSet<Arc<str>>>>);
 
 impl ClientLabels {
-    /// Whether another client is counted as `other`.
+    /// Whether a new client counts as `other`.
     pub(super) fn is_full(&self) -> bool {
         self.0.load().len() >= MAX_CLIENTS
     }
 
-    /// The client's own label, if it has or can still get one.
+    /// The client's own label, if it has one or can still get one.
     pub(super) fn admit(&self, client: &str) -> Option<Arc<str>> {
         if let Some(label) = self.0.load().get(client) {
             return Some(Arc::clone(label));
@@ -36,7 +36,7 @@ impl ClientLabels {
         if client.len() > MAX_LENGTH || self.0.load().len() >= MAX_CLIENTS {
             return None;
         }
-        // Another worker may be adding at this moment: the limit holds for what is swapped in.
+        // Another worker may be adding at this moment: the limit is checked for the set that is swapped in.
         self.0.rcu(|labels| {
             let mut labels = HashSet::clone(labels);
             if labels.len() < MAX_CLIENTS {
@@ -48,7 +48,7 @@ impl ClientLabels {
     }
 }
 
-/// One worker's counters by client; one per worker and configuration, never shared. A request looks its client up once.
+/// One worker's counters by client under one configuration; not shared. A request looks up its client once.
 #[derive(Debug)]
 pub struct ClientCounters {
     requests: IntCounterVec,
@@ -56,28 +56,28 @@ pub struct ClientCounters {
     tallies: Tallies,
     /// The routes' patterns, by index.
     patterns: Vec<Arc<str>>,
-    /// Places in `clients`: of each client with a name of its own, and of `other`.
+    /// Indexes into `clients`: of each client with its own label, and of `other`.
     places: HashMap<Arc<str>, ClientPlace>,
     clients: Vec<ClientHandles>,
 }
 
-/// Where a worker counts the requests of one client, for as long as its configuration is in force.
+/// The index at which a worker counts the requests of one client under its configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientPlace(usize);
 
-/// The handles of one client. It may have a name of its own in one kind of count and be `other` in the other.
+/// The handles of one client. It may have its own label in one kind of count and be `other` in the other.
 #[derive(Debug)]
 struct ClientHandles {
-    /// In the metrics.
+    /// The label in the metrics.
     label: Arc<str>,
-    /// In what the store keeps.
+    /// The name in the usage that the store keeps.
     used_by: Arc<str>,
     /// By route.
     routes: Vec<(Option<IntCounter>, StatusTallies)>,
 }
 
 impl ClientCounters {
-    /// Counters for these routes' patterns, in the order of their indices.
+    /// Creates counters for these routes' patterns, in index order.
     #[must_use]
     pub fn new(metrics: &Metrics, patterns: Vec<Arc<str>>) -> Self {
         let Metrics { client_requests, client_labels, usage, .. } = metrics;
@@ -91,7 +91,8 @@ impl ClientCounters {
         }
     }
 
-    /// Counts one forwarded request of `client` on the route with this index. The place is what its answer is counted by.
+    /// Counts one forwarded request of `client` on the route with this index; pass the result to
+    /// [`Self::answered`].
     pub fn forwarded(&mut self, client: &str, route: usize) -> ClientPlace {
         let place = self.place(client);
         if let (Some(client), Some(pattern)) = (self.clients.get_mut(place.0), self.patterns.get(route))
@@ -102,7 +103,7 @@ impl ClientCounters {
         place
     }
 
-    /// Counts the answer to a forwarded request.
+    /// Counts the response to a forwarded request.
     pub fn answered(&mut self, place: ClientPlace, route: usize, status: u16, now: Timestamp) {
         if let (Some(client), Some(pattern)) = (self.clients.get_mut(place.0), self.patterns.get(route))
             && let Some((_, statuses)) = client.routes.get_mut(route)

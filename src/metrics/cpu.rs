@@ -1,4 +1,4 @@
-//! `process_cpu_seconds_total` with fractions; the registry's own collector has whole seconds only.
+//! `process_cpu_seconds_total` with fractions; the registry's own collector has only whole seconds.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use prometheus::core::Collector as _;
 use prometheus::proto::MetricFamily;
 use rustix::time::{ClockId, clock_gettime};
 
-/// The CPU time that this process has used, with its fraction.
+/// The CPU time used by this process, with its fraction.
 #[derive(Debug, Clone)]
 pub(super) struct Cpu(Counter);
 
@@ -20,7 +20,7 @@ impl Cpu {
 
     pub(super) fn gather(&self) -> Vec<MetricFamily> {
         let used = Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default();
-        // Two scrapes at once may both be late, never early.
+        // Two concurrent scrapes may both be behind, but never ahead.
         self.0.inc_by((used.as_secs_f64() - self.0.get()).max(0.0));
         self.0.collect()
     }

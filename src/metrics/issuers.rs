@@ -1,4 +1,4 @@
-//! Series labelled with an issuer or transmitter: removed together with it.
+//! Removes the series of issuers and transmitters that are no longer configured.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use prometheus::core::{Collector as _, MetricVec, MetricVecBuilder};
 use super::Metrics;
 
 impl Metrics {
-    /// Removes the series of issuers and transmitters that are not among these.
+    /// Removes the series of issuers and transmitters that are not in `kept`.
     pub fn retain_issuers(&self, kept: &[&str]) {
         retain(&self.keys, kept);
         retain(&self.keys_age, kept);
@@ -21,7 +21,7 @@ fn retain<T: MetricVecBuilder>(series: &MetricVec<T>, kept: &[&str]) {
         let labels: HashMap<&str, &str> =
             metric.get_label().iter().map(|label| (label.name(), label.value())).collect();
         if labels.get("issuer").is_some_and(|issuer| !kept.contains(issuer)) {
-            // An error says that it is gone already.
+            // An error means that it was already removed.
             drop(series.remove(&labels));
         }
     }

@@ -8,12 +8,12 @@ use prometheus::proto::Metric;
 use super::{Metrics, REQUEST_BUCKETS};
 use crate::time::Timestamp;
 
-/// What was counted of requests until now, on all routes together.
+/// Counts of requests so far, over all routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Requests that were answered within each of [`Traffic::bounds`]; the last number is that of all requests.
+    /// Number of requests answered within each of [`Traffic::bounds`]; the last number counts all requests.
     pub answered: Vec<u64>,
-    /// Decision, reason, and how many there were.
+    /// Decision, reason, and count.
     pub decisions: Vec<(Box<str>, Box<str>, u64)>,
 }
 
@@ -26,7 +26,7 @@ impl Traffic {
 }
 
 impl Metrics {
-    /// What was counted of requests until now.
+    /// The counts of requests so far.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         let mut traffic = Traffic { answered: vec![0; REQUEST_BUCKETS.len() + 1], decisions: Vec::new() };
@@ -55,7 +55,7 @@ impl Metrics {
         traffic
     }
 
-    /// Events by type that came from this source.
+    /// Events from this source, by type.
     #[must_use]
     pub fn events_from(&self, source: &str) -> Vec<(Box<str>, u64)> {
         let mut events = Vec::new();
@@ -68,7 +68,7 @@ impl Metrics {
         events
     }
 
-    /// Open connections of each listener.
+    /// Open connections, by listener.
     #[must_use]
     pub fn open_connections(&self) -> Vec<(&'static str, i64)> {
         let open =
@@ -76,7 +76,7 @@ impl Metrics {
         ["public", "admin", "telemetry"].iter().map(open).collect()
     }
 
-    /// What is revoked at present, by kind.
+    /// Current revocations, by kind.
     #[must_use]
     pub fn revoked(&self) -> Vec<(Box<str>, i64)> {
         let families = self.revocations.collect();

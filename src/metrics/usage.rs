@@ -1,4 +1,5 @@
-//! Counts of responses by client: counted by each worker without contention, collected periodically.
+//! Counts of responses by client: each worker counts without contention, and the counts are collected
+//! periodically.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::clients::{ClientLabels, MAX_CLIENTS};
 use crate::time::Timestamp;
 
-/// What was counted and not collected yet, of all workers; clones share it.
+/// The counts of all workers that were not collected yet; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Tallies(Arc<Uncollected>);
 
@@ -17,7 +18,7 @@ struct Uncollected {
     counted: Mutex<Vec<Arc<Tally>>>,
 }
 
-/// One worker's count of one client's requests on one route that were answered with one status.
+/// One worker's count of responses to one client on one route with one status.
 #[derive(Debug)]
 struct Tally {
     of: Used,
@@ -25,30 +26,30 @@ struct Tally {
     last: AtomicI64,
 }
 
-/// What is counted apart.
+/// The key of a count.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Used {
     /// The client, or `other`.
     pub client: Arc<str>,
     /// The route's pattern.
     pub route: Arc<str>,
-    /// The status of the answer.
+    /// The status of the response.
     pub status: u16,
 }
 
 impl Tallies {
-    /// Gives a client that was counted before a restart a place among those that are counted by name.
+    /// Gives a client that was counted before a restart a name of its own, if there is space.
     pub fn admit(&self, client: &str) {
         self.0.labels.admit(client);
     }
 
-    /// How many clients are counted by name, once no more are; the rest share `other`.
+    /// The number of clients counted by name, once the limit is reached; all others share `other`.
     #[must_use]
     pub fn bound(&self) -> Option<usize> {
         self.0.labels.is_full().then_some(MAX_CLIENTS)
     }
 
-    /// Takes what was counted since the last time: what, how often, and when last.
+    /// Takes the counts since the last call: key, count, and time of the last one.
     #[must_use]
     pub fn take(&self) -> Vec<(Used, u64, Timestamp)> {
         let counted = std::mem::take(&mut *self.0.counted.lock().unwrap_or_else(PoisonError::into_inner));
@@ -59,18 +60,18 @@ impl Tallies {
         counted.iter().map(taken).collect()
     }
 
-    /// The names that usage is counted by.
+    /// The clients that usage is counted by.
     pub(super) fn labels(&self) -> &ClientLabels {
         &self.0.labels
     }
 }
 
-/// One worker's tallies of one client on one route: few statuses, so that a list is faster than a map.
+/// One worker's tallies of one client on one route. There are few statuses, so a list is faster than a map.
 #[derive(Debug, Default)]
 pub(super) struct StatusTallies(Vec<Arc<Tally>>);
 
 impl StatusTallies {
-    /// Counts one answer with `status`; what it is counted as is looked up when it is the first.
+    /// Counts one response with `status`; calls `used` for the first one with that status.
     pub(super) fn count(&mut self, all: &Tallies, status: u16, now: Timestamp, used: impl FnOnce() -> Used) {
         let tally = match self.0.iter().find(|tally| tally.of.status == status) {
             Some(tally) => tally,
@@ -84,7 +85,7 @@ impl StatusTallies {
                 tally
             }
         };
-        // Before the count, so that a reader of the count finds both.
+        // Stored before the count, so that a reader of the count sees both.
         tally.last.fetch_max(now.as_millis(), Ordering::AcqRel);
         if tally.count.fetch_add(1, Ordering::AcqRel) == 0 {
             let tally = Arc::clone(tally);

@@ -1,7 +1,7 @@
-//! The way a request has come so far, as the proxies before this gate tell it: `X-Forwarded-*` or `Forwarded` (RFC 7239).
+//! The hops of a request before this gate, as reported by proxies: `X-Forwarded-*` or `Forwarded` (RFC 7239).
 //!
-//! Pure. A proxy sets the fields of one family and hands the other on as its client sent it, so only one of them is
-//! believed: which one is a setting.
+//! Pure. A proxy sets the fields of one family and passes on the other as its client sent it, so only one
+//! family is trusted, selected by a setting.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,19 +10,19 @@ use http::header::{self, HeaderMap, HeaderName};
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Which fields trusted proxies set (`trusted_fields`).
+/// The forwarding fields that trusted proxies set (`trusted_fields`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TrustedFields {
-    /// `X-Forwarded-*` where there is an `X-Forwarded-For`, else `Forwarded`.
+    /// `X-Forwarded-*` if there is an `X-Forwarded-For`, otherwise `Forwarded`.
     #[default]
     Either,
-    /// `X-Forwarded-*`; `Forwarded` is the client's own.
+    /// `X-Forwarded-*`; `Forwarded` comes from the client.
     XForwarded,
-    /// `Forwarded`; `X-Forwarded-*` are the client's own.
+    /// `Forwarded`; `X-Forwarded-*` come from the client.
     Forwarded,
 }
 
-/// A family of fields.
+/// A family of forwarding fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
     XForwarded,
@@ -30,7 +30,7 @@ pub(super) enum Family {
 }
 
 impl TrustedFields {
-    /// The family to be believed in a request with these fields.
+    /// The family to trust in a request with these fields.
     pub(super) fn family(self, headers: &HeaderMap) -> Family {
         match self {
             Self::XForwarded => Family::XForwarded,
@@ -42,17 +42,18 @@ impl TrustedFields {
     }
 }
 
-/// Who made the request of one hop.
+/// The sender of the request at one hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ForwardedNode {
     /// This address.
     Address(IpAddr),
-    /// Not said, or in no form that is an address.
+    /// Absent, or not an address.
     Unknown,
 }
 
 impl ForwardedNode {
-    /// `203.0.113.9`, `203.0.113.9:4711`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:4711`, in quotes or not.
+    /// Parses `203.0.113.9`, `203.0.113.9:4711`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:4711`, with
+    /// or without quotes.
     pub(super) fn parse(text: &[u8]) -> Self {
         let text = text.trim_ascii();
         let text = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text);
@@ -75,7 +76,7 @@ fn address(text: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// A number, or an obfuscated port (RFC 7239 §6.2).
+/// Whether a text is a port number or an obfuscated port (RFC 7239 §6.2).
 fn is_port(port: &str) -> bool {
     let digits = || port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
     !port.is_empty() && (port.starts_with('_') || digits())
@@ -89,7 +90,7 @@ pub(super) struct Element<'a> {
     pub(super) proto: Option<Cow<'a, [u8]>>,
 }
 
-/// The elements of all `Forwarded` fields in order; `None` when they do not follow RFC 7239 §4.
+/// The elements of all `Forwarded` fields in order; `None` if they violate RFC 7239 §4.
 pub(super) fn forwarded(headers: &HeaderMap) -> Option<Vec<Element<'_>>> {
     let mut elements = Vec::new();
     for value in headers.get_all(header::FORWARDED) {
@@ -122,7 +123,7 @@ fn element(text: &[u8]) -> Option<Element<'_>> {
     Some(element)
 }
 
-/// The parts between separators that stand outside of quotes; `None` when a quote has no end.
+/// Splits at separators outside quotes; `None` if a quote is not closed.
 fn split(text: &[u8], separator: u8) -> Option<Vec<&[u8]>> {
     let (mut parts, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (at, byte) in text.iter().enumerate() {
@@ -141,7 +142,7 @@ fn split(text: &[u8], separator: u8) -> Option<Vec<&[u8]>> {
     (!quoted).then_some(parts)
 }
 
-/// A token as it is, or the content of a quoted string (RFC 9110 §5.6.4).
+/// The value of a token or of a quoted string (RFC 9110 §5.6.4).
 fn unquoted(value: &[u8]) -> Option<Cow<'_, [u8]>> {
     let Some(inner) = value.strip_prefix(b"\"") else {
         return (!value.contains(&b'"')).then_some(Cow::Borrowed(value));
@@ -157,7 +158,7 @@ fn unquoted(value: &[u8]) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Owned(plain))
 }
 
-/// The hops that `X-Forwarded-For` tells of, in order.
+/// The hops in `X-Forwarded-For`, in order.
 pub(super) fn x_forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = ForwardedNode> {
     let lines = headers.get_all(X_FORWARDED_FOR).iter();
     let entries = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
@@ -169,8 +170,8 @@ pub(super) fn first_member(value: &[u8]) -> &[u8] {
     value.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii()
 }
 
-/// Where the request came from, as trusted proxies tell: the last address that none of them has, which is what the first of
-/// them was asked by; the farthest one when all are trusted. `None`: they tell nothing that can be read.
+/// The client's address as reported by trusted proxies: the last address that is not a trusted proxy's, or
+/// the farthest one if all are trusted. `None` if nothing readable was reported.
 pub fn client_address(
     headers: &HeaderMap,
     fields: TrustedFields,
@@ -256,7 +257,7 @@ mod tests {
             ("for=_secret;host=\"a,b;c\\\"d\";PROTO=https , for=unknown", vec!["? a,b;c\"d https", "?"]),
             ("proto=https;for=192.0.2.1;;", vec!["192.0.2.1  https"]),
             ("host=a, ,for=192.0.2.1", vec!["? a", "192.0.2.1"]),
-            // A backslash escapes within quotes only.
+            // A backslash escapes only within quotes.
             ("host=a\\,for=192.0.2.1", vec!["? a\\", "192.0.2.1"]),
             ("", vec![]),
         ] {
@@ -278,7 +279,7 @@ mod tests {
         for (fields, sent, client) in [
             (Either, vec![xff], Some("203.0.113.9")),
             (Either, vec![forwarded], Some("2001:db8::1")),
-            // The client's own `Forwarded` beside what its proxy says, and the reverse.
+            // The client's own `Forwarded` beside its proxy's fields, and the reverse.
             (Either, vec![xff, ("forwarded", "for=6.6.6.6")], Some("203.0.113.9")),
             (XForwarded, vec![xff, forwarded], Some("203.0.113.9")),
             (XForwarded, vec![forwarded], None),

@@ -16,21 +16,22 @@ use crate::traces::context::{TRACEPARENT, TraceParent};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// Names one request in the logs of everyone who saw it.
+/// The field with the request's id, the same in the logs of every hop.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// How this process calls itself in `Via`. No other is called so: two gates one behind the other are no loop.
+/// The name of this process in `Via`. It is unique, so that two gates in a row are not taken for a loop.
 pub(crate) static PSEUDONYM: LazyLock<String> = LazyLock::new(|| {
     let mut number = [0; 8];
-    // Without random bytes there is still what tells the processes of one machine apart.
+    // Without random bytes, the process id still distinguishes the processes of one machine.
     if aws_lc_rs::rand::fill(&mut number).is_err() {
         number = u64::from(std::process::id()).to_be_bytes();
     }
     format!("portcullis-{:016x}", u64::from_be_bytes(number))
 });
 
-/// Whether the request has passed this gate before: forwarded once more, it would go round indefinitely (RFC 9110 §7.6).
+/// Whether the request has passed this gate before; forwarding it again would loop indefinitely (RFC 9110
+/// §7.6).
 pub(crate) fn came_back(headers: &HeaderMap) -> bool {
     let entries =
         headers.get_all(header::VIA).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
@@ -38,17 +39,17 @@ pub(crate) fn came_back(headers: &HeaderMap) -> bool {
     words.any(|word| word == PSEUDONYM.as_bytes())
 }
 
-/// Random numbers for a `traceparent`; used as far as the client sent none.
+/// Random numbers for a `traceparent`; used where the client sent none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FreshTrace {
-    /// The trace, when it starts here.
+    /// The trace id, if the trace starts here.
     pub(crate) trace_id: u128,
-    /// This hop of the trace.
+    /// The id of this hop.
     pub(crate) parent_id: u64,
 }
 
-/// Who asked, for what host, over what: RFC 7239, its predecessors, and `Via` (RFC 9110 §7.6.3). Both families say the same,
-/// whichever of them is believed of the peer.
+/// Writes who asked, for which host and over what: RFC 7239, its predecessors, and `Via` (RFC 9110 §7.6.3).
+/// Both families state the same, whichever of the peer's is trusted.
 pub(super) fn origin<F: FieldSink>(request: &RequestFields<'_>, out: &mut F) {
     let hop = request.hop;
     let scheme: &[u8] = if hop.tls { b"https" } else { b"http" };
@@ -58,7 +59,7 @@ pub(super) fn origin<F: FieldSink>(request: &RequestFields<'_>, out: &mut F) {
         Some(Family::XForwarded) => own.after_x_forwarded(request.headers, out),
         Some(Family::Forwarded) => match chain::forwarded(request.headers) {
             Some(elements) => own.after_forwarded(request.headers, &elements, out),
-            // What cannot be read is not forwarded for others to guess at.
+            // Unreadable fields are not forwarded, so that no upstream has to guess at them.
             None => own.alone(out),
         },
     }
@@ -74,7 +75,7 @@ pub(super) fn origin<F: FieldSink>(request: &RequestFields<'_>, out: &mut F) {
     out.copy(&X_REQUEST_ID, &hop.request_id);
 }
 
-/// What this gate itself saw of the request.
+/// What this gate itself knows of the request.
 struct Own<'a> {
     client: IpAddr,
     host: &'a HeaderValue,
@@ -82,7 +83,7 @@ struct Own<'a> {
 }
 
 impl Own<'_> {
-    /// Nothing is believed of what the peer says.
+    /// Writes only this gate's knowledge, because the peer is not trusted.
     fn alone<F: FieldSink>(&self, out: &mut F) {
         out.compose(&X_FORWARDED_FOR, |value| write_address(value, self.client));
         out.compose(&X_FORWARDED_PROTO, |value| value.extend_from_slice(self.scheme));
@@ -90,8 +91,9 @@ impl Own<'_> {
         out.compose(&header::FORWARDED, |value| self.write(value, self.host.as_bytes(), self.scheme));
     }
 
-    /// The peer appends to `X-Forwarded-For`. The first proxy saw what the client asked for; later ones only what the proxy
-    /// before them asked for: so its words on host and scheme stay, and are those of the first element.
+    /// Appends to the peer's `X-Forwarded-For`. The first proxy saw what the client asked for; later ones saw
+    /// only what the proxy before them asked for. So its values for host and scheme are kept, and used in the
+    /// first element.
     fn after_x_forwarded<F: FieldSink>(&self, headers: &HeaderMap, out: &mut F) {
         let (proto, host) = (headers.get(&X_FORWARDED_PROTO), headers.get(&X_FORWARDED_HOST));
         out.compose(&X_FORWARDED_FOR, |value| {
@@ -119,7 +121,7 @@ impl Own<'_> {
         });
     }
 
-    /// The peer appends to `Forwarded`.
+    /// Appends to the peer's `Forwarded`.
     fn after_forwarded<F: FieldSink>(&self, headers: &HeaderMap, elements: &[Element<'_>], out: &mut F) {
         out.compose(&X_FORWARDED_FOR, |value| {
             for element in elements {
@@ -145,14 +147,14 @@ impl Own<'_> {
         });
     }
 
-    /// This gate's own element of `Forwarded`.
+    /// Writes this gate's own element of `Forwarded`.
     fn write(&self, out: &mut Vec<u8>, host: &[u8], scheme: &[u8]) {
         write_for(out, ForwardedNode::Address(self.client));
         write_host_and_proto(out, host, scheme);
     }
 }
 
-/// How often the request may still be forwarded, where that is said and counts (RFC 9110 §7.6.2).
+/// How often the request may still be forwarded, if a limit is set and applies (RFC 9110 §7.6.2).
 pub(crate) fn forwards_left(method: &Method, headers: &HeaderMap) -> Option<u64> {
     if !matches!(*method, Method::OPTIONS | Method::TRACE) {
         return None;
@@ -236,17 +238,17 @@ fn write_quoted(out: &mut Vec<u8>, mut text: &[u8]) {
     out.push(b'"');
 }
 
-/// What the client says of the trace.
+/// The trace context that the client sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Incoming<'a> {
     parent: Option<&'a HeaderValue>,
     repeated: bool,
-    /// There is a `tracestate`, which means something only beside a valid `traceparent`.
+    /// Whether there is a `tracestate`, which is meaningful only with a valid `traceparent`.
     pub(super) has_state: bool,
 }
 
 impl<'a> Incoming<'a> {
-    /// Takes in a `traceparent`; two are none.
+    /// Records a `traceparent`; two count as none.
     pub(super) fn parent(&mut self, value: &'a HeaderValue) {
         self.repeated |= self.parent.replace(value).is_some();
     }
@@ -256,7 +258,7 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// W3C Trace Context: the trace goes on, with this gate as the next parent; or starts here.
+/// Writes the W3C Trace Context: continues the trace with this gate as the next parent, or starts one here.
 pub(super) fn trace<F: FieldSink>(request: &RequestFields<'_>, incoming: Incoming<'_>, out: &mut F) {
     let goes_on = match request.decided {
         Some(decided) => {
@@ -283,7 +285,7 @@ fn write_fresh(out: &mut Vec<u8>, parent: Option<TraceParent<'_>>, fresh: FreshT
     out.push(b'-');
     write_hex(out, fresh.parent_id.to_be_bytes());
     out.push(b'-');
-    // A trace that starts here is marked as sampled: unmarked, it would switch off tracing behind the gate.
+    // A trace that starts here is marked as sampled: otherwise it would switch off tracing behind the gate.
     out.extend_from_slice(parent.map_or(b"01", |parent| parent.flags));
 }
 

@@ -1,4 +1,4 @@
-//! Fields that concern one connection only (RFC 9110 §7.6.1), and the switch of protocol among them (§7.8).
+//! Fields that concern one connection only (RFC 9110 §7.6.1), including protocol upgrades (§7.8).
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
@@ -8,7 +8,7 @@ use super::FieldSink;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// The fields of the next hop (RFC 9110 §7.6.1).
+/// Writes the fields of the next hop (RFC 9110 §7.6.1).
 pub(super) fn options<F: FieldSink>(upgrade: Option<&HeaderValue>, trailers: bool, out: &mut F) {
     let http1 = F::VERSION == Version::HTTP_11;
     if trailers {
@@ -29,7 +29,8 @@ pub(super) fn options<F: FieldSink>(upgrade: Option<&HeaderValue>, trailers: boo
     out.compose(&header::CONNECTION, |value| value.extend_from_slice(options));
 }
 
-/// Removes what belongs to the upstream's hop from its response. `listed` is its `Connection` field, if there was one.
+/// Removes the fields of the upstream's hop from its response, including those that its `Connection` field
+/// lists.
 pub(crate) fn strip_answer(headers: &mut HeaderMap) -> Result<(), TooMany> {
     let listed = Listed::in_connection(headers)?;
     let stripped = headers.keys().filter(|name| is_hop_by_hop(name) || listed.contains(name));
@@ -39,8 +40,8 @@ pub(crate) fn strip_answer(headers: &mut HeaderMap) -> Result<(), TooMany> {
     Ok(())
 }
 
-/// Fields of one hop in a response (RFC 9110 §7.6.1). `Proxy-Authenticate` among them: a gateway is no proxy to its
-/// clients (RFC 9110 §11.7.1).
+/// Whether a response field concerns one hop only (RFC 9110 §7.6.1). `Proxy-Authenticate` is among them,
+/// because a gateway is not a proxy to its clients (RFC 9110 §11.7.1).
 pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     *name == header::CONNECTION
         || *name == header::TRANSFER_ENCODING
@@ -51,9 +52,9 @@ pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
         || *name == PROXY_CONNECTION
 }
 
-/// Whether `headers` ask, on HTTP/1.1, for a switch of protocol that may be granted, and to what.
+/// The protocol that an HTTP/1.1 request asks to switch to, if the switch may be granted.
 ///
-/// A switch to another HTTP is refused: its requests would pass unseen inside the tunnel.
+/// A switch to another version of HTTP is refused: its requests would pass unseen inside the tunnel.
 pub(crate) fn wanted_upgrade<'a>(
     method: &Method,
     version: Version,
@@ -75,29 +76,30 @@ pub(crate) fn wanted_upgrade<'a>(
     granted.then_some(wanted)
 }
 
-/// Whether `answer`, the `Upgrade` of a 101, names only protocols of `wanted` (RFC 9110 §7.8).
+/// Whether `answer`, the `Upgrade` of a 101, names only protocols in `wanted` (RFC 9110 §7.8).
 pub(crate) fn grants_upgrade(answer: &HeaderMap, wanted: &HeaderValue) -> bool {
     let mut granted =
         answer.get_all(header::UPGRADE).iter().flat_map(|value| tokens(value.as_bytes())).peekable();
     granted.peek().is_some() && granted.all(|token| has_token(wanted.as_bytes(), token))
 }
 
-/// The most members of `Connection`, all fields together. Each can only name a field of the same message, of which there are
-/// fewer; a list that is longer costs its sender little and every reader much.
+/// Maximum number of members of all `Connection` fields. Each can only name a field of the same message, of
+/// which there are fewer; a longer list costs its sender little and every reader much.
 const MAX_LISTED: usize = 256;
 
-/// `Connection` has more members than is allowed.
+/// `Connection` has too many members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooMany;
 
-/// The fields of a message that its `Connection` lists beside the usual options. Only fields without a fate of their own can
-/// be removed so: a client must not be able to hide `Authorization`, `Cookie` or what a trusted proxy said.
+/// The fields of a message that its `Connection` lists, besides the usual options. Only fields without a rule
+/// of their own can be removed this way: a client must not be able to hide `Authorization`, `Cookie` or the
+/// fields of a trusted proxy.
 #[derive(Debug, Default)]
 pub(crate) struct Listed(Option<HeaderMap<()>>);
 
 impl Listed {
-    /// Looks at each member once, as bytes: one byte outside ASCII must not hide the others. Keeps only names of fields that
-    /// are there.
+    /// Reads each member once, as bytes, so that a non-ASCII byte cannot hide the others. Keeps only names of
+    /// fields that are present.
     pub(crate) fn in_connection(headers: &HeaderMap) -> Result<Self, TooMany> {
         let mut listed = Self::default();
         let values = headers.get_all(header::CONNECTION).iter();
@@ -129,12 +131,12 @@ fn is_usual(option: &[u8]) -> bool {
     [&b"keep-alive"[..], b"close", b"upgrade", b"te"].iter().any(|usual| option.eq_ignore_ascii_case(usual))
 }
 
-/// The members of a comma-separated list, without the white space around them; empty ones are skipped.
+/// The members of a comma-separated list, without surrounding white space; skips empty ones.
 pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
-/// Whether `token` is a member of the list, in any case.
+/// Whether `token` is a member of the list, ignoring case.
 pub(crate) fn has_token(value: &[u8], token: &[u8]) -> bool {
     tokens(value).any(|member| member.eq_ignore_ascii_case(token))
 }

@@ -1,7 +1,7 @@
-//! Which header fields cross the gate, and which the gate sets itself.
+//! Decides which header fields are forwarded, and which ones the gate sets itself.
 //!
-//! Pure: fields in, fields out. One pass over what the client sent, then what is set is written after it, so nothing
-//! that a client sends (not even a `Connection` field) can remove or double a field of ours.
+//! Pure: fields in, fields out. It passes once over the client's fields and then writes its own, so nothing
+//! that a client sends (not even a `Connection` field) can remove or duplicate a field that the gate sets.
 
 mod chain;
 mod forwarding;
@@ -23,35 +23,35 @@ use crate::enforce::bearer::BearerSettings;
 use crate::enforce::policy::IdentitySettings;
 use crate::traces::SentContext;
 
-/// What becomes of a field that the client sent.
+/// What happens to a field that the client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// Forwarded as it is.
+    /// Forwarded unchanged.
     Pass,
-    /// Of this hop only, or ours to set: never forwarded.
+    /// Concerns only this hop, or is set by the gate: never forwarded.
     Drop,
-    /// Believed, and then forwarded, only when a trusted proxy sent it, of those that set `X-Forwarded-*`.
+    /// Trusted, and then forwarded, only from a trusted proxy that sets `X-Forwarded-*`.
     Trusted,
     /// `Authorization` and what belongs to it: forwarded unless the configuration strips it.
     Authorization,
-    /// Forwarded without the token among them.
+    /// Forwarded without a token in it.
     SubProtocols,
     /// Joined into one field towards HTTP/1.1 (RFC 9113 §8.2.3).
     Cookie,
     /// `100-continue` is answered by the exchange; any other expectation passes.
     Expect,
-    /// Of this hop, but `trailers` is requested again (RFC 9110 §10.1.4).
+    /// Concerns this hop, but `trailers` is requested again (RFC 9110 §10.1.4).
     Te,
-    /// One less than it was, for the methods that it is about (RFC 9110 §7.6.2).
+    /// Decremented for the methods it applies to (RFC 9110 §7.6.2).
     MaxForwards,
-    /// The caller's place in a trace.
+    /// The caller's trace context.
     Traceparent,
-    /// Means something only beside a valid `traceparent`.
+    /// Meaningful only with a valid `traceparent`.
     Tracestate,
 }
 
-/// Names with a fate of their own. Every spelling that folds to one (case, `_` for `-`) and is not it is dropped,
-/// because many upstreams would take it for the real one.
+/// Names with a fate of their own. A different spelling that folds to one of them (case, `_` for `-`) is
+/// dropped, because many upstreams would take it for the real one.
 const KNOWN: &[(&str, Fate)] = &[
     ("connection", Fate::Drop),
     ("keep-alive", Fate::Drop),
@@ -67,15 +67,15 @@ const KNOWN: &[(&str, Fate)] = &[
     ("expect", Fate::Expect),
     ("cookie", Fate::Cookie),
     ("authorization", Fate::Authorization),
-    // A proof goes with its token.
+    // A proof belongs to its token.
     ("dpop", Fate::Authorization),
     ("max-forwards", Fate::MaxForwards),
-    // Routes are chosen by them, so another spelling must not tell the upstream something else.
+    // Routes are chosen by these, so another spelling must not give the upstream a different value.
     ("mcp-method", Fate::Pass),
     ("mcp-name", Fate::Pass),
     ("mcp-protocol-version", Fate::Pass),
-    // Routes judge the method and the path that are sent, so another value of either must not reach the upstream from any
-    // sender: a proxy that is trusted with addresses forwards what its clients say of the rest.
+    // Routes judge the method and path that are sent, so no sender may override either for the upstream: a
+    // proxy that is trusted for addresses forwards other fields from its clients.
     ("x-http-method", Fate::Drop),
     ("x-http-method-override", Fate::Drop),
     ("x-method-override", Fate::Drop),
@@ -103,7 +103,7 @@ const KNOWN: &[(&str, Fate)] = &[
     ("x-forwarded-uri", Fate::Drop),
     ("x-forwarded-path", Fate::Drop),
     ("x-forwarded-query", Fate::Drop),
-    // As for the host, which routes judge, too: only from a proxy that says it knows.
+    // The same holds for the host, which routes also judge; these are accepted only from a trusted proxy.
     ("x-host", Fate::Trusted),
     ("x-original-host", Fate::Trusted),
     ("x-http-host-override", Fate::Trusted),
@@ -118,28 +118,29 @@ const KNOWN: &[(&str, Fate)] = &[
     ("tracestate", Fate::Tracestate),
 ];
 
-/// `X-Forwarded-Port`, `-Server`, `-Prefix` and whatever else is called so.
+/// Prefix of `X-Forwarded-Port`, `-Server`, `-Prefix` and all others of the family.
 const FORWARDED_FAMILY: &[u8] = b"x-forwarded";
 
-/// The fields with a fate of their own, computed once per configuration.
+/// The fates of fields, computed once per configuration.
 #[derive(Debug)]
 pub(crate) struct FieldRules {
-    /// Folded names by their length: most names of a request find nothing or one entry to be compared with.
+    /// Folded names by length: most names of a request need no comparison, or just one.
     by_length: Vec<Vec<(Box<[u8]>, Fate)>>,
     strip_authorization: bool,
-    /// The sub-protocol that a token follows.
+    /// The sub-protocol that marks a token.
     websocket_protocol: Option<HeaderValue>,
 }
 
 impl FieldRules {
-    /// The rules of a configuration: what is always so, and the identity headers.
+    /// The rules of a configuration: the fixed ones and the identity headers.
     pub(crate) fn new(identity: &IdentitySettings, bearer: &BearerSettings) -> Self {
         let mut rules = Self {
             by_length: Vec::new(),
             strip_authorization: identity.strip_authorization,
             websocket_protocol: bearer.websocket_protocol.clone(),
         };
-        // First entry wins, so an identity header that shares a known name is still never taken from the client.
+        // The first entry wins, so an identity header with a known name is still never accepted from the
+        // client.
         for (name, _) in &identity.headers {
             rules.insert(name.as_str(), Fate::Drop);
         }
@@ -186,7 +187,7 @@ fn fold(byte: u8) -> u8 {
     if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
 }
 
-/// `name` is in lower case already, as every `HeaderName` is.
+/// `name` is already in lower case, as every `HeaderName` is.
 fn folds_to(name: &[u8], folded: &[u8]) -> bool {
     name.len() == folded.len()
         && name.iter().zip(folded).all(|(have, want)| have == want || (*have == b'_' && *want == b'-'))
@@ -197,17 +198,17 @@ fn is_forwarded_family(name: &[u8]) -> bool {
         && name.get(..FORWARDED_FAMILY.len()).is_some_and(|start| folds_to(start, FORWARDED_FAMILY))
 }
 
-/// Where a forwarded request's fields are written to.
+/// Receives the fields of a forwarded request.
 pub(crate) trait FieldSink {
     /// The HTTP version that the fields are for.
     const VERSION: Version;
-    /// A field as it came.
+    /// Writes a field unchanged.
     fn copy(&mut self, name: &HeaderName, value: &HeaderValue);
-    /// A field whose value `write` composes.
+    /// Writes a field whose value `write` composes.
     fn compose(&mut self, name: &HeaderName, write: impl FnOnce(&mut Vec<u8>));
 }
 
-/// Fields in the form of HTTP/1.1, appended to a request head.
+/// Formats fields for HTTP/1.1 and appends them to a request head.
 pub(crate) struct Http1Fields<'a>(pub(crate) &'a mut Vec<u8>);
 
 impl FieldSink for Http1Fields<'_> {
@@ -235,39 +236,39 @@ impl FieldSink for HeaderMap {
     fn compose(&mut self, name: &HeaderName, write: impl FnOnce(&mut Vec<u8>)) {
         let mut value = Vec::with_capacity(64);
         write(&mut value);
-        // Composed of parts of valid values, addresses and constants: it is one.
+        // Composed of parts of valid values, addresses and constants, so it is valid.
         if let Ok(value) = HeaderValue::try_from(value) {
             self.append(name.clone(), value);
         }
     }
 }
 
-/// Everything that decides the fields of a forwarded request.
+/// The inputs that determine the fields of a forwarded request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestFields<'a> {
     /// Its method.
     pub(crate) method: &'a Method,
-    /// What the client sent.
+    /// The fields that the client sent.
     pub(crate) headers: &'a HeaderMap,
-    /// What its `Connection` lists.
+    /// The fields that its `Connection` lists.
     pub(crate) listed: &'a Listed,
-    /// How it came in.
+    /// How the request was received.
     pub(crate) hop: &'a Hop,
-    /// The `Host` that is sent.
+    /// The `Host` to send.
     pub(crate) host: &'a HeaderValue,
-    /// What the upstream learns of the token.
+    /// What the upstream learns about the token.
     pub(crate) identity: &'a [(HeaderName, HeaderValue)],
-    /// The protocols the client asks to switch to, when it may.
+    /// The protocols that the client asks to switch to, if it may.
     pub(crate) upgrade: Option<&'a HeaderValue>,
     /// Whether the body waits for the upstream's `100 Continue`.
     pub(crate) expect: bool,
-    /// Fresh numbers for the trace context.
+    /// Random numbers for the trace context.
     pub(crate) trace: FreshTrace,
-    /// The trace context that is sent in their place, when the gate traces.
+    /// The trace context to send instead, if the gate traces.
     pub(crate) decided: Option<SentContext>,
 }
 
-/// Writes the fields of a forwarded request, except `Host` and what frames the body.
+/// Writes the fields of a forwarded request, except `Host` and the framing of the body.
 pub(crate) fn request<F: FieldSink>(rules: &FieldRules, request: &RequestFields<'_>, out: &mut F) {
     let kept = pass_through(rules, request, out);
     cookies(request.headers, kept.cookies, out);
@@ -289,7 +290,7 @@ pub(crate) fn request<F: FieldSink>(rules: &FieldRules, request: &RequestFields<
     hop::options(request.upgrade, kept.trailers_wanted, out);
 }
 
-/// What the pass over the client's fields leaves to be done.
+/// What remains to be written after the pass over the client's fields.
 #[derive(Default)]
 struct KeptFields<'a> {
     cookies: usize,
@@ -338,8 +339,8 @@ fn cookies<F: FieldSink>(headers: &HeaderMap, count: usize, out: &mut F) {
     out.compose(&header::COOKIE, |joined| join(joined, headers, &header::COOKIE, b"; "));
 }
 
-/// Writes the trailers of a request: what could not have been a header could not become one in an upstream that merges
-/// them (RFC 9110 §6.5.1).
+/// Writes the trailers of a request. A field that could not be a header is dropped, so that it cannot become
+/// one in an upstream that merges trailers (RFC 9110 §6.5.1).
 pub(crate) fn request_trailers<F: FieldSink>(rules: &FieldRules, trailers: &HeaderMap, out: &mut F) {
     for (name, value) in trailers {
         if rules.fate(name) == Fate::Pass && !is_hop_by_hop(name) {

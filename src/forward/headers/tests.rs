@@ -1,4 +1,4 @@
-//! What a client sends, and what of it an upstream gets to see.
+//! The fields that a client sends, and those that the upstream sees.
 
 use http::Method;
 
@@ -62,7 +62,7 @@ fn ask<'a>(headers: &'a HeaderMap, hop: &'a Hop) -> RequestFields<'a> {
     }
 }
 
-/// Every field of an HTTP/1.1 head, in order.
+/// All fields of an HTTP/1.1 head, in order.
 fn http1(rules: &FieldRules, asked: &RequestFields<'_>) -> Vec<(String, Vec<u8>)> {
     let mut out = Vec::new();
     request(rules, asked, &mut Http1Fields(&mut out));
@@ -94,7 +94,7 @@ fn value<'a>(fields: &'a [(String, Vec<u8>)], name: &str) -> &'a str {
 
 type Row = (&'static [(&'static str, &'static [u8])], &'static [(&'static str, &'static [u8])]);
 
-/// What an untrusted client sends, and what passes (beside the fields that are always set).
+/// What an untrusted client sends, and what is forwarded (besides the fields that are always set).
 const PASSES: &[Row] = &[
     (&[], &[]),
     (&[("accept", b"*/*")], &[("accept", b"*/*")]),
@@ -128,11 +128,11 @@ const PASSES: &[Row] = &[
     (&[("connection", b"X-Mine"), ("x-mine", b"1"), ("x-other", b"2")], &[("x-other", b"2")]),
     (&[("connection", b"close, x-mine"), ("x-mine", b"1"), ("x-mine", b"2")], &[]),
     (&[("connection", b"close"), ("connection", b"x-mine"), ("x-mine", b"1")], &[]),
-    // One byte outside ASCII must not hide the other names.
+    // One non-ASCII byte must not hide the other names.
     (&[("connection", b"\xff, x-mine"), ("x-mine", b"1")], &[]),
     (&[("connection", b" ,, \tx-mine\t,"), ("x-mine", b"1")], &[]),
     (&[("connection", b"x-min"), ("x-mine", b"1")], &[("x-mine", b"1")]),
-    // What a client must not be able to hide.
+    // Fields that a client must not be able to hide.
     (&[("connection", b"authorization"), ("authorization", b"Bearer t")], &[("authorization", b"Bearer t")]),
     (&[("connection", b"cookie"), ("cookie", b"a=1")], &[("cookie", b"a=1")]),
     (&[("connection", b"x-forwarded-for, via, host, content-length, x-request-id")], &[]),
@@ -145,13 +145,13 @@ const PASSES: &[Row] = &[
     (&[("x-auth_roles", b"admin"), ("x-auth-roles", b"admin")], &[]),
     (&[("x-auth-subjects", b"1")], &[("x-auth-subjects", b"1")]),
     (&[("x-auth.subject", b"1")], &[("x-auth.subject", b"1")]),
-    // The method is what was judged.
+    // The method is the one that was judged.
     (&[("x-http-method-override", b"DELETE")], &[]),
     (&[("X-HTTP-Method", b"DELETE")], &[]),
     (&[("x-method-override", b"DELETE")], &[]),
     (&[("x_http_method_override", b"DELETE"), ("x-http_method", b"PUT"), ("x_method_override", b"PUT")], &[]),
     (&[("x-host", b"evil.example"), ("x-original-host", b"evil.example"), ("x_host", b"evil.example")], &[]),
-    // Nobody vouches for what this peer says of where the request came from.
+    // This peer is not trusted to say where the request came from.
     (&[("x-forwarded-for", b"10.0.0.1")], &[]),
     (&[("x_forwarded_for", b"10.0.0.1")], &[]),
     (&[("x-forwarded-port", b"1"), ("x-forwarded-server", b"s"), ("x-forwarded-prefix", b"/p")], &[]),
@@ -184,7 +184,7 @@ fn what_passes_from_an_untrusted_client() {
     }
 }
 
-/// What a proxy says of where a request came from.
+/// What a proxy reports about the origin of a request.
 const SAID: &[(&str, &[u8])] = &[
     ("x-forwarded-for", b"10.1.1.1"),
     ("x-forwarded-for", b"10.2.2.2, 10.3.3.3"),
@@ -196,7 +196,7 @@ const SAID: &[(&str, &[u8])] = &[
     ("via", b"1.1 edge"),
 ];
 
-/// Peer, what it sends, and one field as the upstream gets it.
+/// The peer, what it sends, and one field as the upstream sees it.
 #[test]
 fn where_it_came_from() {
     let v6 = Hop { client: "2001:db8::1".parse().unwrap(), tls: false, ..HOP };
@@ -259,7 +259,8 @@ fn where_it_came_from() {
     assert_eq!(fields.len(), SET.len(), "a trusted proxy may have let these through: {fields:?}");
 }
 
-/// What is believed of the peer, what it sends, and who asked, over what and for which host, as both families then say.
+/// What is trusted of the peer, what it sends, and what both families then state: who asked, over what and
+/// for which host.
 #[test]
 fn both_families_say_the_same() {
     use TrustedFields::{Either, Forwarded, XForwarded};
@@ -312,7 +313,7 @@ fn path_and_method_are_not_overridden_by_any_sender() {
     let overriding = KNOWN
         .iter()
         .filter(|(name, _)| ["url", "uri", "path", "method", "query"].iter().any(|word| name.contains(word)))
-        // The route was chosen by it: it is not another value, it is the one.
+        // The route was chosen by it: it is the judged value itself.
         .filter(|(name, _)| *name != "mcp-method");
     let names: Vec<&str> = overriding.map(|(name, _)| *name).collect();
     for name in ["x-original-url", "x-rewrite-url", "x-forwarded-uri", "x-forwarded-path", "x-override-url"] {
@@ -491,7 +492,7 @@ fn upgrades_that_may_be_granted() {
         (map(&[("upgrade", b"websocket"), ("connection", b"close")]), Version::HTTP_11, false),
         (map(&[("connection", b"upgrade")]), Version::HTTP_11, false),
         (map(&[("connection", b"upgrade"), ("upgrade", b"a"), ("upgrade", b"b")]), Version::HTTP_11, false),
-        // A tunnel of HTTP would carry requests that nobody judged.
+        // A tunnel of HTTP would carry requests that are not judged.
         (upgrade(b"h2c"), Version::HTTP_11, false),
         (upgrade(b"H2C"), Version::HTTP_11, false),
         (upgrade(b"websocket, h2c"), Version::HTTP_11, false),
@@ -593,7 +594,7 @@ fn a_websockets_token_is_taken_out_of_the_sub_protocols() {
         };
         let expected: Vec<String> = expected.iter().map(|&value| value.to_owned()).collect();
         assert_eq!(found(http1(&rules, &ask(&headers, &UNTRUSTED))), expected, "{sent:?}");
-        // Without the setting they go on as they came.
+        // Without the setting they are forwarded unchanged.
         let rules = FieldRules::new(&identity, &BearerSettings::default());
         let kept = found(http1(&rules, &ask(&headers, &UNTRUSTED)));
         assert_eq!(

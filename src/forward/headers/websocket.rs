@@ -1,14 +1,14 @@
-//! WebSocket subprotocols, which may contain a browser's token (`[bearer] websocket_protocol`).
+//! WebSocket sub-protocols, which may contain a browser's token (`[bearer] websocket_protocol`).
 
 use http::header::{self, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 
 use super::{FieldRules, FieldSink};
 use crate::enforce::bearer::websocket::{SubProtocol, offered};
 
-/// Writes the sub-protocols that a client offers, without its token and the word before it.
+/// Writes the sub-protocols that a client offers, without its token and the marker before it.
 pub(super) fn without_token<F: FieldSink>(rules: &FieldRules, headers: &HeaderMap, out: &mut F) {
     let Some(marker) = &rules.websocket_protocol else { return };
-    // A route in shadow mode forwards what is wrong, too, such as a token that is listed twice.
+    // A route in shadow mode also forwards invalid requests, such as one that lists its token twice.
     let is_token = |name| offered(headers, marker).any(|other| other == SubProtocol::Token(name));
     let names: Vec<&[u8]> = offered(headers, marker)
         .filter_map(|protocol| match protocol {
@@ -22,8 +22,8 @@ pub(super) fn without_token<F: FieldSink>(rules: &FieldRules, headers: &HeaderMa
 }
 
 impl FieldRules {
-    /// Selects the word before the token in the response to a WebSocket's handshake, where the upstream has selected nothing: a
-    /// browser that offers sub-protocols gives up a connection without one.
+    /// Selects the marker in the response to a WebSocket handshake if the upstream has selected nothing: a
+    /// browser that offers sub-protocols closes a connection for which none is selected.
     pub(crate) fn select_sub_protocol(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
         let Some(marker) = &self.websocket_protocol else { return };
         let is_websocket = answer

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection to an upstream: the wire, and the progress of the exchange on it.
+//! One HTTP/1.1 connection to an upstream: the wire, and the progress of its current exchange.
 
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::http1::Http1Wire;
 /// A connection that serves one exchange at a time.
 pub(crate) struct Http1Connection {
     pub(crate) wire: Http1Wire<Io>,
-    /// How long the exchange may take.
+    /// The time limit of the exchange.
     pub(crate) alarm: Alarm,
-    /// A byte was read since the exchange began.
+    /// Whether any byte of the response was received.
     pub(crate) answered: bool,
-    /// The request has been sent to its end.
+    /// Whether the request was sent completely.
     pub(crate) request_sent: bool,
     /// Why the rest of the request cannot be sent, for the task that reads the response.
     pub(crate) failure: Option<RequestBodyError>,
@@ -35,25 +35,26 @@ impl Http1Connection {
         }
     }
 
-    /// Readies the connection for a new exchange that must be answered within `limit`.
+    /// Prepares for a new exchange that must be answered within `limit`.
     pub(crate) fn begin(&mut self, limit: Duration) {
         self.answered = false;
         self.request_sent = false;
         self.alarm.set(limit);
     }
 
-    /// Whether the connection can serve another exchange: the last one is complete on both sides, nothing is left over.
+    /// Whether the connection can serve another exchange: the last one is complete on both sides, and no
+    /// bytes remain.
     pub(crate) fn is_clean(&self) -> bool {
         self.request_sent && self.wire.is_empty()
     }
 
-    /// Whether the idle connection is still open. `surely`: the kernel is asked.
+    /// Whether the idle connection is still open. With `surely`, asks the kernel.
     pub(crate) fn poll_open(&mut self, surely: bool) -> bool {
         let io = self.wire.io_mut();
         io.poll_quiet() && (!surely || io.is_surely_quiet())
     }
 
-    /// Readies the connection for the pool.
+    /// Prepares the connection for the pool.
     pub(crate) fn rest(&mut self) {
         self.reader = None;
         self.wire.shrink();

@@ -1,4 +1,5 @@
-//! Parses the upstream's HTTP/1.1 responses: takes bytes, and returns a head and then the pieces of the body (RFC 9112).
+//! Parses the upstream's HTTP/1.1 responses: takes bytes, and returns a head and then the pieces of the body
+//! (RFC 9112).
 //!
 //! Performs no I/O and has no clock. Ambiguous input is an error.
 
@@ -13,29 +14,29 @@ use http::{Method, StatusCode};
 
 use crate::forward::headers::hop::{has_token, is_hop_by_hop, strip_answer, tokens};
 
-/// Largest response head.
+/// Maximum size of a response head.
 const MAX_HEAD: usize = 64 * 1024;
-/// Most fields of a response head, and of its trailers.
+/// Maximum number of fields in a response head, and in its trailers.
 const MAX_FIELDS: usize = 256;
 
-/// What is wrong with an upstream's response.
+/// What is invalid about an upstream's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadAnswer {
-    /// The head does not follow RFC 9112.
+    /// The head violates RFC 9112.
     Head,
-    /// The head is above 64 KiB or has more than 256 fields.
+    /// The head is larger than 64 KiB or has more than 256 fields.
     TooLarge,
     /// `Content-Length` is not a number, or there are several that differ (RFC 9112 §6.3).
     ContentLength,
     /// `Transfer-Encoding` beside `Content-Length`, in HTTP/1.0, or anything but `chunked` (RFC 9112 §6.1).
     TransferEncoding,
-    /// The chunked coding is broken (RFC 9112 §7.1).
+    /// The chunked coding is invalid (RFC 9112 §7.1).
     Chunk,
-    /// A 101 that was not asked for, or names a protocol that was not.
+    /// A 101 that was not requested, or that names a protocol that was not.
     Switch,
-    /// Interim answers without end.
+    /// Too many interim responses.
     Interim,
-    /// The HTTP/2 rules are broken (RFC 9113 §8.1.1).
+    /// HTTP/2 is violated (RFC 9113 §8.1.1).
     Http2,
 }
 
@@ -60,41 +61,41 @@ impl std::error::Error for BadAnswer {}
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ResponseHead {
     pub(crate) status: StatusCode,
-    /// Without hop-by-hop fields; a 101 keeps `Connection` and `Upgrade`.
+    /// Without hop-by-hop fields, except that a 101 keeps `Connection` and `Upgrade`.
     pub(crate) headers: HeaderMap,
     pub(crate) framing: ResponseFraming,
     /// Whether the connection may serve another request afterwards (RFC 9112 §9.3).
     pub(crate) persistent: bool,
 }
 
-/// Where the body ends (RFC 9112 §6.3).
+/// How the end of the body is marked (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ResponseFraming {
-    /// There is none.
+    /// There is no body.
     Empty,
-    /// After so many bytes.
+    /// After this many bytes.
     Length(u64),
     /// With the last chunk and the trailers.
     Chunked,
-    /// With the connection.
+    /// With the end of the connection.
     Close,
 }
 
-/// Finds the end of a head, remembering how far it has looked.
+/// Finds the end of a head, remembering how far the search has got.
 #[derive(Debug, Default)]
 pub(crate) struct HeadEnd {
     looked: usize,
 }
 
 impl HeadEnd {
-    /// The length of the head at the start of `buffer`, its empty line included.
+    /// The length of the head at the start of `buffer`, including the empty line.
     fn find(&mut self, buffer: &[u8]) -> Option<usize> {
         while let Some(rest) = buffer.get(self.looked..) {
             let line_end = self.looked + memchr::memchr(b'\n', rest)?;
             match buffer.get(line_end + 1..) {
                 Some([b'\n', ..]) => return Some(line_end + 2),
                 Some([b'\r', b'\n', ..]) => return Some(line_end + 3),
-                // Not enough after it to tell: look at this line end again.
+                // Too few bytes after this line end: check it again later.
                 None | Some([] | [b'\r']) => {
                     self.looked = line_end;
                     return None;
@@ -106,7 +107,7 @@ impl HeadEnd {
     }
 }
 
-/// Takes a head off `buffer`; `None` when more bytes are needed.
+/// Takes a head from `buffer`; `None` if more bytes are needed.
 pub(crate) fn head(
     buffer: &mut BytesMut,
     end: &mut HeadEnd,
@@ -123,7 +124,7 @@ fn parse(bytes: &Bytes, request: &Method) -> Result<ResponseHead, BadAnswer> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default()
-        // Removed, as a proxy must (RFC 9112 §5.1): `httparse` ends the name before them.
+        // Removed, as required of a proxy (RFC 9112 §5.1): `httparse` ends the name before them.
         .allow_spaces_after_header_name_in_responses(true)
         .parse_response_with_uninit_headers(&mut response, bytes, &mut fields)
         .map_err(|error| match error {
@@ -160,14 +161,15 @@ fn parse(bytes: &Bytes, request: &Method) -> Result<ResponseHead, BadAnswer> {
 struct HeadFields {
     length: Option<u64>,
     chunked: bool,
-    /// `Connection` lists other fields, or there is an `Upgrade`.
+    /// Whether `Connection` lists other fields, or there is an `Upgrade`.
     to_strip: bool,
     close: bool,
     keep_alive: bool,
 }
 
 impl HeadFields {
-    /// Takes in one field; whether it is kept. An `Upgrade` and its `Connection` are at first: a 101 needs them.
+    /// Processes one field; returns whether to keep it. An `Upgrade` and its `Connection` are kept at first,
+    /// because a 101 needs them.
     fn keep(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<bool, BadAnswer> {
         if *name == header::CONTENT_LENGTH {
             let length = content_length(value.as_bytes())?;

@@ -1,4 +1,4 @@
-//! The body of an HTTP/1.1 upstream's response on its way to the client.
+//! The body of an HTTP/1.1 upstream's response, streamed to the client.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -17,22 +17,23 @@ use crate::forward::body::{BodyError, ResponseSource};
 use crate::forward::pool::EndpointPool;
 use crate::forward::task::AbortOnDrop;
 
-/// A body that is still being read. Dropping it closes the connection unless the end was reached.
+/// A body still being read. Dropping it before its end closes the connection.
 pub(crate) struct Http1Download {
     connection: Rc<RefCell<Http1Connection>>,
     body: BodyDecoder,
     pool: Rc<EndpointPool>,
-    /// The upstream keeps the connection open after the response.
+    /// Whether the upstream keeps the connection open after the response.
     persistent: bool,
-    /// The rest of the request, where the response overtook it.
+    /// The rest of the request, if the response came before its end.
     upload: Option<AbortOnDrop>,
-    /// The upstream's, while the client waits for more.
+    /// Limits the upstream's silence while the client waits for more.
     silence: Silence,
-    /// Nothing more will come.
+    /// Whether nothing more will come.
     over: bool,
 }
 
-/// The body that belongs to `head`. When it came whole with the head, the connection is free again at once.
+/// Starts the body that belongs to `head`. If it arrived completely with the head, the connection is free
+/// again at once.
 pub(crate) fn begin(
     pool: &Rc<EndpointPool>,
     connection: Rc<RefCell<Http1Connection>>,
@@ -41,7 +42,8 @@ pub(crate) fn begin(
 ) -> ResponseSource {
     let whole = whole(&mut connection.borrow_mut(), head.framing);
     if let Some(bytes) = whole {
-        // A response that is complete before the request is ends the exchange: the rest is not sent (RFC 9112 §9.5).
+        // A response that completes before the request ends the exchange: the rest of the request is not sent
+        // (RFC 9112 §9.5).
         give_back(pool, connection, head.persistent);
         return if bytes.is_empty() { ResponseSource::Empty } else { ResponseSource::Whole(bytes) };
     }
@@ -74,8 +76,8 @@ fn give_back(pool: &Rc<EndpointPool>, connection: Rc<RefCell<Http1Connection>>, 
     }
 }
 
-/// Sends the rest of a request whose response has begun. A task of its own, because the client may want to send everything
-/// before it reads anything.
+/// Sends the rest of a request whose response has begun, in a task of its own, because the client may want to
+/// send everything before it reads.
 fn continue_upload(connection: Rc<RefCell<Http1Connection>>, mut upload: UpstreamUpload) -> AbortOnDrop {
     AbortOnDrop::spawn(async move {
         let sent = poll_fn(|cx| upload.poll(cx, &mut connection.borrow_mut())).await;
@@ -95,7 +97,7 @@ impl Http1Download {
         self.over
     }
 
-    /// Bytes left, when that is known.
+    /// The number of remaining bytes, if known.
     pub(crate) fn remaining(&self) -> Option<u64> {
         self.body.remaining()
     }

@@ -7,22 +7,22 @@ use http::{Method, header};
 
 use crate::forward::headers::{self, FieldRules, Http1Fields};
 
-/// Room for a head of the usual size, so that it does not grow in steps.
+/// Initial capacity for a head of usual size, to avoid reallocation.
 const USUAL_HEAD: usize = 1024;
 
 /// How the end of a request's body is marked (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestFraming {
-    /// There is none.
+    /// There is no body.
     Empty,
-    /// So many bytes are still to come.
+    /// This many more bytes.
     Length(u64),
-    /// Chunked coding.
+    /// Chunked transfer coding.
     Chunked,
 }
 
 impl RequestFraming {
-    /// For a body of `size`, when that is known.
+    /// The framing for a body of `size`, if that is known.
     pub(crate) fn of(is_empty: bool, size: Option<u64>) -> Self {
         match size {
             _ if is_empty => Self::Empty,
@@ -62,7 +62,8 @@ pub(crate) fn head(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether the absence of a body is said: where one is usual, and where the client said it (RFC 9110 §8.6).
+/// Whether to announce an empty body: for methods that usually have one, and if the client announced it (RFC
+/// 9110 §8.6).
 pub(crate) fn announces_empty(method: &Method, headers: &HeaderMap<HeaderValue>) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
         || headers.contains_key(header::CONTENT_LENGTH)

@@ -1,7 +1,7 @@
-//! One request and the response head on one HTTP/1.1 connection.
+//! One request and its response head on one HTTP/1.1 connection.
 //!
-//! Sends and reads at the same time, inside the future of the request: an upstream may respond before it has read
-//! everything.
+//! Sends and reads at the same time, within the future of the request, because an upstream may respond before
+//! it has read everything.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -20,14 +20,14 @@ use crate::forward::headers::hop::grants_upgrade;
 use crate::forward::patience::{CONTINUE_WAIT, MAX_INTERIM};
 use crate::forward::{ForwardError, Interim};
 
-/// What an exchange has to know of its request.
+/// The properties of a request that its exchange needs.
 pub(crate) struct Http1Exchange<'a> {
     pub(crate) method: &'a Method,
     pub(crate) upgrade: Option<&'a HeaderValue>,
     pub(crate) interim: Option<&'a Interim>,
 }
 
-/// How far an exchange has come.
+/// The progress of an exchange.
 struct HeadProgress {
     end: HeadEnd,
     interims: u32,
@@ -35,7 +35,7 @@ struct HeadProgress {
 }
 
 impl Http1Exchange<'_> {
-    /// Sends the request until the response's head is there. The upload may still be running then.
+    /// Sends the request until the response's head has arrived. The upload may still be running then.
     pub(crate) async fn run(
         &self,
         connection: &Rc<RefCell<Http1Connection>>,
@@ -58,7 +58,7 @@ impl Http1Exchange<'_> {
             match self.poll_head(cx, connection, progress) {
                 Poll::Ready(Ok(head)) if is_interim(head.status) => {
                     self.interim(&head, progress)?;
-                    // Any interim answer shows that the upstream is there; only this one asks for the body.
+                    // Any interim response shows that the upstream is there; only this one asks for the body.
                     if head.status == StatusCode::CONTINUE {
                         upload.release();
                     }
@@ -68,7 +68,8 @@ impl Http1Exchange<'_> {
                 Poll::Pending => break,
             }
         }
-        // The time for a response begins when the client has sent everything; its own silence is the body's business.
+        // The time limit for the response starts once the client has sent everything; the body limits the
+        // client's silence itself.
         if upload.waits_for_client(connection) {
             return Poll::Pending;
         }
@@ -109,7 +110,7 @@ impl Http1Exchange<'_> {
         Ok(())
     }
 
-    /// A switch of protocol must have been asked for (RFC 9110 §7.8).
+    /// Checks that a switch of protocol was requested (RFC 9110 §7.8).
     fn check(&self, head: ResponseHead) -> Result<ResponseHead, ForwardError> {
         let granted = head.status != StatusCode::SWITCHING_PROTOCOLS
             || self.upgrade.is_some_and(|wanted| grants_upgrade(&head.headers, wanted));
@@ -132,7 +133,7 @@ fn send(
     }
     match upload.poll(cx, connection) {
         Poll::Ready(Err(UploadError::Client(error))) => Err(error.into()),
-        // The upstream may have answered before it stopped reading: what it said counts, if it said anything.
+        // The upstream may have responded before it stopped reading; that response counts.
         Poll::Ready(Err(UploadError::Upstream) | Ok(())) | Poll::Pending => Ok(()),
     }
 }

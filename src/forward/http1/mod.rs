@@ -1,7 +1,7 @@
-//! HTTP/1.1 to the upstream: our own client, because it costs less than a general one.
+//! HTTP/1.1 with the upstream: our own client, because it costs less than a general one.
 //!
-//! `encode` and `decode` are pure; `connection` is a wire with the exchange on it; `exchange` is one request and its
-//! response head; `upload` and `download` are the bodies.
+//! `encode` and `decode` are pure; `connection` is a wire with its current exchange; `exchange` is one
+//! request and its response head; `upload` and `download` are the bodies.
 
 pub(crate) mod connection;
 pub(crate) mod decode;

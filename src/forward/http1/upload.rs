@@ -1,4 +1,4 @@
-//! The request on its way to an HTTP/1.1 upstream: head first, then the body as the client sends it.
+//! A request being sent to an HTTP/1.1 upstream: first the head, then the body as the client sends it.
 
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -12,13 +12,13 @@ use crate::forward::body::{RequestBody, RequestBodyError};
 use crate::forward::headers::{self, FieldRules, Http1Fields};
 use crate::http1::Outbox;
 
-/// A request that is being sent. Its head is in the connection's outbox already.
+/// A request being sent. Its head is already in the connection's outbox.
 pub(crate) struct UpstreamUpload {
     body: RequestBody,
     framing: RequestFraming,
     state: Http1UploadState,
     rules: Rc<FieldRules>,
-    /// The client was asked for its body.
+    /// Whether the client was asked for its body.
     asked: bool,
 }
 
@@ -30,15 +30,15 @@ enum Http1UploadState {
     Streaming,
     /// The last bytes are in the outbox.
     Finishing,
-    /// All is written, or nothing more can be.
+    /// Everything is written, or nothing more can be.
     Over,
 }
 
-/// Why a request could not be sent to its end.
+/// Why a request could not be sent completely.
 pub(crate) enum UploadError {
     /// The client's side failed.
     Client(RequestBodyError),
-    /// The upstream takes no more; it may have answered all the same.
+    /// The upstream accepts no more; it may have responded all the same.
     Upstream,
 }
 
@@ -61,24 +61,24 @@ impl UpstreamUpload {
         matches!(self.state, Http1UploadState::Streaming | Http1UploadState::Finishing)
     }
 
-    /// Whether all that is missing must come from the client.
+    /// Whether everything that is missing must come from the client.
     pub(crate) fn waits_for_client(&self, connection: &Http1Connection) -> bool {
         self.state == Http1UploadState::Streaming && connection.wire.outbox.is_empty()
     }
 
-    /// The upstream wants the body now.
+    /// Starts sending the body, because the upstream asked for it.
     pub(crate) fn release(&mut self) {
         if self.state == Http1UploadState::Held {
             self.state = Http1UploadState::Streaming;
         }
     }
 
-    /// The body, when the client was not yet asked for it.
+    /// The body, if the client was not asked for it yet.
     pub(crate) fn into_untouched(self) -> Option<RequestBody> {
         (!self.asked).then_some(self.body)
     }
 
-    /// Sends what can be sent; ready when all is, or nothing more can be.
+    /// Sends as much as possible; ready when everything is sent or nothing more can be.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -88,7 +88,7 @@ impl UpstreamUpload {
             let mut starved = !self.is_running();
             if self.state == Http1UploadState::Streaming && to.wire.outbox.takes_more() {
                 match self.poll_piece(cx, to) {
-                    // Progress: the time allowed for the response starts anew.
+                    // Progress restarts the time limit for the response.
                     Poll::Ready(Ok(())) => to.alarm.restart(),
                     Poll::Ready(Err(error)) => {
                         self.state = Http1UploadState::Over;
@@ -113,7 +113,7 @@ impl UpstreamUpload {
         }
     }
 
-    /// Takes one piece from the client into the outbox.
+    /// Moves one piece from the client to the outbox.
     fn poll_piece(
         &mut self,
         cx: &mut Context<'_>,

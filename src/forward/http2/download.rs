@@ -1,4 +1,4 @@
-//! The body of an HTTP/2 upstream's response on its way to the client.
+//! The body of an HTTP/2 upstream's response, streamed to the client.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -16,13 +16,13 @@ use crate::forward::body::BodyError;
 use crate::forward::pool::EndpointPool;
 use crate::forward::task::AbortOnDrop;
 
-/// The body of a response. Dropping it resets the stream unless the end was reached.
+/// The body of a response. Dropping it before its end resets the stream.
 pub(crate) struct Http2Download {
     stream: RecvStream,
-    /// Bytes that `Content-Length` announced and that are still to come.
+    /// Remaining bytes of the announced `Content-Length`.
     left: Option<u64>,
     data_done: bool,
-    /// The upstream's, while the client waits for more.
+    /// Limits the upstream's silence while the client waits for more.
     silence: Silence,
     pool: Rc<EndpointPool>,
     _upload: Option<AbortOnDrop>,
@@ -37,8 +37,8 @@ impl Http2Download {
         mut upload: Http2Upload,
     ) -> Self {
         let running = upload.is_running();
-        // A task of its own, because the client may want to send everything before it reads anything. When the client
-        // fails, the stream is reset, which its reader sees.
+        // A task of its own, because the client may want to send everything before it reads. If the client
+        // fails, the stream is reset, which the reader of the response sees.
         let upload =
             running.then(|| AbortOnDrop::spawn(async move { drop(poll_fn(|cx| upload.poll(cx)).await) }));
         Self {
@@ -52,7 +52,7 @@ impl Http2Download {
         }
     }
 
-    /// Takes `Content-Length` into account.
+    /// Takes the announced `Content-Length` into account.
     pub(crate) fn announced(mut self, headers: &HeaderMap, has_body: bool) -> Self {
         let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         self.left = if has_body { length } else { Some(0) };
@@ -95,10 +95,10 @@ impl Http2Download {
         self.stream.poll_trailers(cx).map_ok(|trailers| trailers.map(Frame::trailers))
     }
 
-    /// What an error of the stream means; `None`: the end.
+    /// The meaning of a stream error; `None`: the end of the body.
     fn error(&self, error: h2::Error) -> Option<BodyError> {
-        // After a complete answer an upstream may ask so for the rest of the request not to be sent (RFC 9113 §8.1). That
-        // the response was complete is not told apart by h2, but the announced length tells.
+        // After a complete response, an upstream may use this code to stop the rest of the request (RFC 9113
+        // §8.1). h2 does not tell whether the response was complete, but the announced length does.
         let polite = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
         if polite && self.left.is_none_or(|left| left == 0) {
             return None;

@@ -1,4 +1,4 @@
-//! One request and the response head on one HTTP/2 stream.
+//! One request and its response head on one HTTP/2 stream.
 
 use std::future::{Future as _, poll_fn};
 use std::io;
@@ -27,7 +27,7 @@ use crate::forward::{ForwardError, Interim};
 pub(crate) struct Http2Exchange<'a> {
     pub(crate) request: Request<()>,
     pub(crate) body: RequestBody,
-    /// The body waits for `100 Continue`.
+    /// Whether the body waits for `100 Continue`.
     pub(crate) held: bool,
     pub(crate) rules: &'a Rc<FieldRules>,
     pub(crate) interim: Option<&'a Interim>,
@@ -35,7 +35,7 @@ pub(crate) struct Http2Exchange<'a> {
 }
 
 impl Http2Exchange<'_> {
-    /// Sends the request until the response's head is there.
+    /// Sends the request until the response's head has arrived.
     pub(crate) async fn run(
         self,
         pool: &Rc<EndpointPool>,
@@ -64,7 +64,7 @@ impl Http2Exchange<'_> {
                 alarm.as_mut().reset(Instant::now() + self.limit);
             }
             match head {
-                // The time for a response begins when the client has sent everything.
+                // The time limit for the response starts once the client has sent everything.
                 Poll::Pending if upload.waits_for_client() => Poll::Pending,
                 Poll::Pending => alarm.as_mut().poll(cx).map(|()| Err((ForwardError::Timeout, false))),
                 head => head,
@@ -77,7 +77,8 @@ impl Http2Exchange<'_> {
             }
             Ok(response) => Ok(response.map(|body| Http2Download::new(pool, slot, body, upload))),
             Err((error, unprocessed)) => {
-                // Not a byte since the request was sent, of whatever stream: the peer may be gone for all.
+                // No byte was received on any stream since the request was sent: the peer may be gone for all
+                // of them.
                 if matches!(error, ForwardError::Timeout) && slot.received() == received {
                     slot.retire();
                 }
@@ -105,7 +106,7 @@ fn poll_head(
         upload.release();
     }
     while let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(cx) {
-        // There are no switches of protocol in HTTP/2 (RFC 9113 §8.6).
+        // HTTP/2 has no protocol switch (RFC 9113 §8.6).
         if interim.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Poll::Ready(Err((BadAnswer::Switch.into(), false)));
         }
@@ -119,7 +120,7 @@ fn poll_head(
     }
     Pin::new(answer).poll(cx).map_err(|error| {
         let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-        // A stream sees the peer's GOAWAY as its error only when the peer has not taken it up.
+        // The peer's GOAWAY appears as the error of a stream only if the peer has not processed it.
         let unprocessed = error.is_remote() && (refused || error.is_go_away());
         (failure(error), unprocessed)
     })

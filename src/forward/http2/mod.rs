@@ -1,10 +1,11 @@
-//! HTTP/2 towards the upstream: many requests on one connection per worker (RFC 9113).
+//! HTTP/2 with the upstream: many requests on one connection per worker (RFC 9113).
 //!
-//! Speaks to the `h2` crate directly: the bodies are driven by the request's own future and body, without a task each.
+//! Uses the `h2` crate directly: bodies are driven by the request's own future and body, without a task for
+//! each.
 //!
-//! No PING is ever sent: gRPC servers take PINGs on quiet streams for abuse and close the connection. A peer that has
-//! vanished is found by TCP (keep-alive, user timeout), and a connection on which nothing at all came while a request's
-//! time ran out gets no further requests.
+//! Never sends PING: gRPC servers treat PINGs on quiet streams as abuse and close the connection. TCP detects
+//! a vanished peer (keepalive, user timeout), and a connection on which nothing was received while a request
+//! timed out gets no further requests.
 
 pub(crate) mod download;
 pub(crate) mod exchange;
@@ -26,13 +27,13 @@ use tokio::time::{Instant, Sleep};
 use super::ForwardError;
 use super::io::Io;
 
-/// What one stream may have on its way to us unread.
+/// How much the upstream may send on one stream before it is read.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// What all streams of a connection may.
+/// How much it may send on all streams of a connection.
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
-/// Largest response head, as for HTTP/1.1.
+/// Maximum size of a response head, as for HTTP/1.1.
 const MAX_HEAD: u32 = 64 * 1024;
-/// What a stream may keep that is on its way to the upstream.
+/// How much of a stream is buffered towards the upstream.
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// One worker's HTTP/2 connections to one endpoint.
@@ -48,16 +49,16 @@ struct Http2Connection {
     /// When the last stream ended.
     idle_since: Cell<Instant>,
     idle_timeout: Duration,
-    /// Gets no further requests, and closes with its last stream.
+    /// Whether it gets no further requests, and closes with its last stream.
     retired: Cell<bool>,
     closed: Cell<bool>,
-    /// The task that moves the frames.
+    /// The waker of the task that moves the frames.
     driver: RefCell<Option<Waker>>,
-    /// That task waits for the end of the last stream.
+    /// Whether that task waits for the end of the last stream.
     awaits_end: Cell<bool>,
 }
 
-/// The right to one stream of a connection.
+/// The right to use one stream of a connection.
 pub(crate) struct StreamSlot(Rc<Http2Connection>);
 
 impl StreamSlot {
@@ -70,12 +71,12 @@ impl StreamSlot {
         self.0.sender.clone()
     }
 
-    /// How much the upstream has sent on this connection.
+    /// The number of bytes received on this connection.
     fn received(&self) -> u64 {
         self.0.received.get()
     }
 
-    /// Nobody else gets a stream of this connection.
+    /// Excludes this connection from further requests.
     fn retire(&self) {
         self.0.retired.set(true);
     }
@@ -95,14 +96,14 @@ impl Drop for StreamSlot {
 }
 
 impl Http2Pool {
-    /// A stream on an open connection that allows another one.
+    /// Takes a stream on an open connection that allows another one.
     pub(crate) fn take(&self) -> Option<StreamSlot> {
         let mut open = self.0.borrow_mut();
         open.retain(|connection| connection.is_usable());
         open.iter().find(|connection| connection.has_room()).map(StreamSlot::new)
     }
 
-    /// How many streams a connection allows, as far as is known.
+    /// How many streams a connection allows, as far as known.
     pub(crate) fn streams_each(&self) -> Option<usize> {
         self.0.borrow().iter().map(|connection| connection.sender.current_max_send_streams()).max()
     }
@@ -138,7 +139,7 @@ impl Http2Pool {
 }
 
 impl Http2Connection {
-    /// Neither closed nor about to be, and no GOAWAY received.
+    /// Whether it is neither closed nor about to close, and has received no GOAWAY.
     fn is_usable(&self) -> bool {
         let ready = self.sender.clone().poll_ready(&mut Context::from_waker(Waker::noop()));
         !self.closed.get() && !self.retired.get() && !matches!(ready, Poll::Ready(Err(_)))
@@ -148,8 +149,8 @@ impl Http2Connection {
         self.streams.get() < self.sender.current_max_send_streams()
     }
 
-    /// Ready when no stream has been open for `idle_timeout`, or a retired connection has none. The timer is moved only
-    /// when it goes off too early, and not with every request.
+    /// Ready when no stream has been open for `idle_timeout`, or a retired connection has none. The timer is
+    /// reset only when it fires too early, not with every request.
     fn poll_unused(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         loop {
             if self.retired.get() {
@@ -169,7 +170,7 @@ impl Http2Connection {
     }
 }
 
-/// Moves a connection's frames until it is closed by either side.
+/// Moves a connection's frames until either side closes it.
 async fn drive(driver: h2::client::Connection<CountedIo, Bytes>, connection: Rc<Http2Connection>) {
     let mut driver = pin!(driver);
     let mut timer = pin!(tokio::time::sleep(connection.idle_timeout));

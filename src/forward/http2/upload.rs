@@ -1,4 +1,4 @@
-//! The body of a request on its way to an HTTP/2 upstream, at the pace of its windows.
+//! The body of a request being sent to an HTTP/2 upstream, at the pace of its flow-control windows.
 
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -10,19 +10,19 @@ use http::HeaderMap;
 use crate::forward::body::{RequestBody, RequestBodyError};
 use crate::forward::headers::{self, FieldRules};
 
-/// A request body on its way.
+/// A request body being sent.
 pub(super) struct Http2Upload {
     stream: SendStream<Bytes>,
     body: RequestBody,
-    /// Taken from the client, not yet allowed by the upstream's window.
+    /// Taken from the client, but not yet allowed by the upstream's window.
     waiting: Bytes,
-    /// `waiting` is the last piece.
+    /// Whether `waiting` is the last piece.
     last: bool,
     state: Http2UploadState,
     rules: Rc<FieldRules>,
-    /// The client was asked for its body.
+    /// Whether the client was asked for its body.
     asked: bool,
-    /// Something was sent since this was last looked at.
+    /// Whether anything was sent since this was last checked.
     progress: bool,
 }
 
@@ -32,7 +32,7 @@ enum Http2UploadState {
     Held,
     /// Pieces are taken from the client and sent.
     Streaming,
-    /// All is sent, or nothing more can be.
+    /// Everything is sent, or nothing more can be.
     Over,
 }
 
@@ -60,32 +60,32 @@ impl Http2Upload {
         self.state == Http2UploadState::Streaming
     }
 
-    /// Whether all that is missing must come from the client.
+    /// Whether everything that is missing must come from the client.
     pub(super) fn waits_for_client(&self) -> bool {
         self.is_running() && self.waiting.is_empty()
     }
 
-    /// Whether something was sent since this was last asked.
+    /// Whether anything was sent since the last call.
     pub(super) fn has_progressed(&mut self) -> bool {
         std::mem::take(&mut self.progress)
     }
 
-    /// The upstream wants the body now.
+    /// Starts sending the body, because the upstream asked for it.
     pub(super) fn release(&mut self) {
         if self.state == Http2UploadState::Held {
             self.state = Http2UploadState::Streaming;
         }
     }
 
-    /// The body, when the client was not yet asked for it.
+    /// The body, if the client was not asked for it yet.
     pub(super) fn into_untouched(self) -> Option<RequestBody> {
         (!self.asked).then_some(self.body)
     }
 
-    /// Sends what can be sent; ready when all is, or nothing more can be, or may be yet.
+    /// Sends as much as the windows allow; ready when everything is sent or nothing more can be.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
         while self.state == Http2UploadState::Streaming {
-            // The upstream may want no more of it, whatever it answers.
+            // The upstream may want no more of the body, whatever its response.
             if self.stream.poll_reset(cx).is_ready() {
                 self.state = Http2UploadState::Over;
                 break;
@@ -119,7 +119,7 @@ impl Http2Upload {
         Poll::Ready(if self.last && self.waiting.is_empty() { self.end(None) } else { Ok(()) })
     }
 
-    /// Sends of the waiting piece what the upstream's windows allow.
+    /// Sends as much of the waiting piece as the upstream's windows allow.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.stream.reserve_capacity(self.waiting.len());
         while self.stream.capacity() == 0 {
@@ -149,7 +149,7 @@ impl Http2Upload {
         };
         self.state = Http2UploadState::Over;
         self.progress = true;
-        // What h2 refuses here is a body that is shorter than announced.
+        // h2 only fails here for a body that is shorter than announced.
         sent.or(Err(RequestBodyError::Length))
     }
 }

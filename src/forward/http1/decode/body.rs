@@ -6,15 +6,15 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use super::{BadAnswer, HeadEnd, MAX_FIELDS, ResponseFraming};
 use crate::forward::headers::hop::is_hop_by_hop;
 
-/// Most bytes of chunk extensions in one body: each may be ignored, but not without end (RFC 9112 §7.1.1).
+/// Maximum bytes of chunk extensions in one body: they are ignored, but not without limit (RFC 9112 §7.1.1).
 const MAX_EXTENSIONS: usize = 16 * 1024;
-/// Largest trailer section.
+/// Maximum size of a trailer section.
 const MAX_TRAILERS: usize = 16 * 1024;
 
-/// One step through a body.
+/// The result of one step through a body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ResponsePiece {
-    /// Some of the body.
+    /// Part of the body.
     Data(Bytes),
     /// The trailers, which end it.
     Trailers(HeaderMap),
@@ -24,27 +24,27 @@ pub(crate) enum ResponsePiece {
     More,
 }
 
-/// Takes a body apart.
+/// Parses a body.
 #[derive(Debug)]
 pub(crate) struct BodyDecoder {
     state: BodyState,
-    /// Bytes of chunk extensions still put up with.
+    /// How many more bytes of chunk extensions are accepted.
     extensions: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BodyState {
-    /// So many bytes to the end.
+    /// This many bytes remain.
     Length(u64),
-    /// To the end of the connection.
+    /// Until the end of the connection.
     Close,
-    /// At a chunk's size line.
+    /// Before a chunk's size line.
     Size,
-    /// In a chunk.
+    /// Within a chunk, of which this many bytes remain.
     Chunk(u64),
-    /// At the line end after a chunk.
+    /// Before the line end after a chunk.
     ChunkEnd,
-    /// At the trailer section.
+    /// Before the trailer section.
     Trailers,
     /// Complete.
     End,
@@ -66,7 +66,7 @@ impl BodyDecoder {
         self.state == BodyState::End
     }
 
-    /// How many bytes are left, when that is known.
+    /// The number of remaining bytes, if known.
     pub(crate) fn remaining(&self) -> Option<u64> {
         match self.state {
             BodyState::End => Some(0),
@@ -79,7 +79,7 @@ impl BodyDecoder {
         }
     }
 
-    /// Whether the body is complete now that the connection has ended (RFC 9112 §8).
+    /// Whether the body is complete, given that the connection has ended (RFC 9112 §8).
     pub(crate) fn ends_with_connection(&mut self) -> bool {
         if self.state == BodyState::Close {
             self.state = BodyState::End;
@@ -87,7 +87,7 @@ impl BodyDecoder {
         self.is_end()
     }
 
-    /// Takes the next piece off `buffer`.
+    /// Takes the next piece from `buffer`.
     pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<ResponsePiece, BadAnswer> {
         loop {
             match self.state {
@@ -122,10 +122,10 @@ impl BodyDecoder {
         }
     }
 
-    /// `chunk-size [ chunk-ext ] CRLF`.
+    /// Parses `chunk-size [ chunk-ext ] CRLF`.
     fn size(&mut self, buffer: &mut BytesMut) -> Result<Option<u64>, BadAnswer> {
         let Some(end) = memchr::memchr(b'\n', buffer) else {
-            // A size has at most 16 digits; all else in an unfinished line is extension.
+            // A size has at most 16 digits; everything else in an incomplete line is an extension.
             let too_long = buffer.len() > self.extensions + 17;
             return if too_long { Err(BadAnswer::Chunk) } else { Ok(None) };
         };
@@ -175,7 +175,8 @@ impl BodyDecoder {
     }
 }
 
-/// Field lines without what a proxy must remove (RFC 9112 §5.1), which `httparse` does for heads alone.
+/// Removes white space before colons, as required of a proxy (RFC 9112 §5.1); `httparse` does so only for
+/// heads.
 fn without_space_before_colons(lines: &[u8]) -> Vec<u8> {
     let mut clean = Vec::with_capacity(lines.len());
     for line in lines.split_inclusive(|byte| *byte == b'\n') {

@@ -1,4 +1,4 @@
-//! Answers as upstreams send them, as they should and as they should not, whole and byte by byte.
+//! Responses as upstreams send them, valid and invalid, whole and byte by byte.
 
 use std::borrow::Cow;
 
@@ -7,18 +7,18 @@ use bytes::BytesMut;
 use super::body::{BodyDecoder, ResponsePiece};
 use super::*;
 
-/// A whole answer read to the end of the connection.
+/// The result of a response read to the end of the connection.
 #[derive(Debug, PartialEq, Eq)]
 enum Read {
-    /// Complete: status, body, trailers, whether the connection may be used again.
+    /// Complete: status, body, number of trailers, whether the connection may be reused.
     Complete(u16, Cow<'static, str>, usize, bool),
     /// The connection ended before the response did.
     Truncated,
-    /// Broken.
+    /// Invalid.
     Bad(BadAnswer),
 }
 
-/// Reads `bytes` in pieces of `step`, as they would come from a socket.
+/// Reads `bytes` in pieces of `step`, as they would arrive from a socket.
 fn read(method: &Method, bytes: &[u8], step: usize) -> Read {
     let mut input = bytes.chunks(step);
     let mut buffer = BytesMut::new();
@@ -77,13 +77,13 @@ fn check(method: &Method, bytes: &[u8], expected: &Read) {
     }
 }
 
-/// Whole answers to GET.
+/// Whole responses to GET.
 const ANSWERS: &[(&str, Read)] = &[
     // Lengths
     ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", ok("hello")),
     ("HTTP/1.1 200 OK\r\nContent-Length:5\r\n\r\nhello", ok("hello")),
     ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", ok("")),
-    // Space before a colon is removed (RFC 9112 §5.1), and hides nothing.
+    // White space before a colon is removed (RFC 9112 §5.1), and hides nothing.
     ("HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\nhello", ok("hello")),
     (
         "HTTP/1.1 200 OK\r\ncontent-length \t : 5\r\ncontent-length: 6\r\n\r\nhello",
@@ -114,7 +114,7 @@ const ANSWERS: &[(&str, Read)] = &[
     ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhello", Read::Truncated),
     ("HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551615\r\n\r\nhello", Read::Truncated),
     ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\n", complete(200, "hello", false)),
-    // Ended by the connection
+    // Ended by the close of the connection
     ("HTTP/1.1 200 OK\r\n\r\nhello", complete(200, "hello", false)),
     ("HTTP/1.0 200 OK\r\n\r\nhello", complete(200, "hello", false)),
     ("HTTP/1.1 200 OK\r\n\r\n", complete(200, "", false)),
@@ -188,7 +188,7 @@ const ANSWERS: &[(&str, Read)] = &[
     ("", Read::Truncated),
 ];
 
-/// What follows the head of a chunked answer.
+/// The part after the head of a chunked response.
 const CHUNKED: &[(&str, Read)] = &[
     ("0\r\n\r\n", ok("")),
     ("5\r\nhello\r\n0\r\n\r\n", ok("hello")),
@@ -296,7 +296,7 @@ fn what_has_no_end_is_given_up_at_the_first_byte_above_its_limit() {
     assert_eq!(head(64 * 1024), Ok(None));
     assert_eq!(head(64 * 1024 + 1), Err(BadAnswer::TooLarge));
 
-    // A size of sixteen digits, and then extensions.
+    // A size of sixteen digits followed by extensions.
     let size = |extensions| {
         let bytes = [&b"0000000000000001"[..], &vec![b';'; extensions]].concat();
         BodyDecoder::new(ResponseFraming::Chunked).next(&mut BytesMut::from(&bytes[..]))
