@@ -34,11 +34,11 @@ pub(super) struct LastingFault {
 
 /// Maximum number of remembered faults. A fault takes at most half a kilobyte, so an attacker can fill two
 /// megabytes.
-const PLACES: usize = 4096;
+const SLOTS: usize = 4096;
 
 /// How long a fault is used after it was found. Changed keys and settings void it by themselves; this limits
 /// what remains in memory after an attack.
-const LIFE: Duration = Duration::from_secs(60);
+const LIFETIME: Duration = Duration::from_secs(60);
 
 /// The faults found by all workers, one slot per value of a key's last bits. A flood of different tokens only
 /// replaces faults, each of which costs one more verification; it takes neither memory nor space from the
@@ -52,8 +52,8 @@ struct HeldFault {
 }
 
 impl HeldFault {
-    fn is_believed(&self, now: Monotonic) -> bool {
-        now.since(self.found_at) < LIFE
+    fn is_current(&self, now: Monotonic) -> bool {
+        now.since(self.found_at) < LIFETIME
     }
 }
 
@@ -65,30 +65,30 @@ impl fmt::Debug for Faults {
 
 impl Faults {
     pub(super) fn new() -> Self {
-        Self((0..PLACES).map(|_| ArcSwapOption::empty()).collect())
+        Self((0..SLOTS).map(|_| ArcSwapOption::empty()).collect())
     }
 
     /// The known fault of a token.
     pub(super) fn get(&self, key: ProofKey, now: Monotonic) -> Option<Arc<LastingFault>> {
-        let held = self.place(key)?.load();
-        let held = held.as_ref().filter(|held| held.key == key && held.is_believed(now))?;
+        let held = self.slot(key)?.load();
+        let held = held.as_ref().filter(|held| held.key == key && held.is_current(now))?;
         Some(Arc::clone(&held.fault))
     }
 
     /// Remembers the fault of a token, replacing what its slot held.
     pub(super) fn put(&self, key: ProofKey, fault: LastingFault, now: Monotonic) {
-        if let Some(place) = self.place(key) {
-            place.store(Some(Arc::new(HeldFault { key, fault: Arc::new(fault), found_at: now })));
+        if let Some(slot) = self.slot(key) {
+            slot.store(Some(Arc::new(HeldFault { key, fault: Arc::new(fault), found_at: now })));
         }
     }
 
     /// Drops faults that are too old.
     pub(super) fn sweep(&self, now: Monotonic) {
-        for place in &self.0 {
-            let held = place.load();
-            if held.as_ref().is_some_and(|held| !held.is_believed(now)) {
+        for slot in &self.0 {
+            let held = slot.load();
+            if held.as_ref().is_some_and(|held| !held.is_current(now)) {
                 // A fault stored in the slot at this very moment stays.
-                let _current = place.compare_and_swap(&held, None);
+                let _current = slot.compare_and_swap(&held, None);
             }
         }
     }
@@ -96,11 +96,11 @@ impl Faults {
     /// The number of faults.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.iter().filter(|place| place.load().is_some()).count()
+        self.0.iter().filter(|slot| slot.load().is_some()).count()
     }
 
-    fn place(&self, key: ProofKey) -> Option<&ArcSwapOption<HeldFault>> {
-        self.0.get(key.place(self.0.len()))
+    fn slot(&self, key: ProofKey) -> Option<&ArcSwapOption<HeldFault>> {
+        self.0.get(key.slot(self.0.len()))
     }
 }
 

@@ -39,10 +39,10 @@ impl From<Key> for ProofKey {
 
 impl ProofKey {
     /// Its slot in a table of this size.
-    pub(super) fn place(self, places: usize) -> usize {
+    pub(super) fn slot(self, slots: usize) -> usize {
         #[expect(clippy::cast_possible_truncation, reason = "the last bits are as good as all")]
         let high = self.0.high() as usize;
-        high.checked_rem(places).unwrap_or_default()
+        high.checked_rem(slots).unwrap_or_default()
     }
 }
 
@@ -104,15 +104,15 @@ impl Proofs {
     /// [`REFRESH`].
     pub(super) fn get(&self, key: ProofKey, now: Monotonic) -> Option<Remembered> {
         AT_HAND.with_borrow_mut(|at_hand| {
-            let place = at_hand.place(key);
-            if let Some(held) = place
+            let slot = at_hand.slot(key);
+            if let Some(held) = slot
                 && (held.table, held.key) == (self.id, key)
                 && now.since(held.seen) < REFRESH
             {
                 return Some(held.proof.clone());
             }
             let proof = self.cache.get(&key)?;
-            *place = Some(Held { table: self.id, key, proof: proof.clone(), seen: now });
+            *slot = Some(Held { table: self.id, key, proof: proof.clone(), seen: now });
             Some(proof)
         })
     }
@@ -121,7 +121,7 @@ impl Proofs {
     pub(super) fn put(&self, key: ProofKey, proof: Remembered, now: Monotonic) {
         self.cache.insert(key, proof.clone());
         AT_HAND.with_borrow_mut(|at_hand| {
-            *at_hand.place(key) = Some(Held { table: self.id, key, proof, seen: now });
+            *at_hand.slot(key) = Some(Held { table: self.id, key, proof, seen: now });
         });
     }
 
@@ -173,7 +173,7 @@ impl Expiry<ProofKey, Remembered> for Lifetimes {
 /// How long a worker uses a proof of its own table before it asks moka again.
 const REFRESH: Duration = Duration::from_secs(10);
 /// Number of proofs in a worker's own table: those of its busy connections.
-const PLACES: usize = 256;
+const SLOTS: usize = 256;
 
 thread_local! {
     /// The proofs that this worker used most recently. A lookup in moka takes a lock-free map, an LRU record
@@ -196,12 +196,12 @@ struct Held {
 }
 
 impl AtHand {
-    fn place(&mut self, key: ProofKey) -> &mut Option<Held> {
+    fn slot(&mut self, key: ProofKey) -> &mut Option<Held> {
         if self.0.is_empty() {
-            self.0.resize(PLACES, None);
+            self.0.resize(SLOTS, None);
         }
         #[expect(clippy::indexing_slicing, reason = "a remainder of the length")]
-        &mut self.0[key.place(PLACES)]
+        &mut self.0[key.slot(SLOTS)]
     }
 }
 

@@ -102,8 +102,8 @@ pub(super) fn canonical(path: &[u8]) -> Result<Canonical, BadTarget> {
     }
     if !path.starts_with(b"/")
         || path.windows(2).any(|pair| pair == b"//")
-        || climbs(path)
-        || hides_empty(path)
+        || has_dot_segment(path)
+        || has_empty_name(path)
     {
         return Err(BadTarget);
     }
@@ -114,7 +114,7 @@ pub(super) fn canonical(path: &[u8]) -> Result<Canonical, BadTarget> {
     let mut decoded = path.to_vec();
     for level in 0..DECODINGS {
         decoded = decode(&decoded);
-        if climbs(&decoded) || (level == 0 && (is_overlong(&decoded) || hides_empty(&decoded))) {
+        if has_dot_segment(&decoded) || (level == 0 && (is_overlong(&decoded) || has_empty_name(&decoded))) {
             return Err(BadTarget);
         }
     }
@@ -141,13 +141,13 @@ const fn is_unreserved(byte: u8) -> bool {
 
 /// Whether the path contains a dot segment. A segment's name ends where a parser may cut off parameters,
 /// query or fragment; some parsers also separate segments at a backslash.
-fn climbs(path: &[u8]) -> bool {
+fn has_dot_segment(path: &[u8]) -> bool {
     path.split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| matches!(name(segment), b"." | b".."))
 }
 
 /// Whether a segment is empty once its parameters are cut off, which turns `/;x/admin` into `//admin`. The
 /// last segment may be empty, because a path may end with `/`.
-fn hides_empty(path: &[u8]) -> bool {
+fn has_empty_name(path: &[u8]) -> bool {
     let mut segments = path.split(|&byte| byte == b'/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         if segments.peek().is_some() && name(segment).is_empty() {

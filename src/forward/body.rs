@@ -142,7 +142,7 @@ impl ForwardBody {
     }
 
     /// Holds the request's slot at its upstream until the end of the body.
-    pub(crate) fn occupy(&mut self, slot: RequestSlot) {
+    pub(crate) fn hold_slot(&mut self, slot: RequestSlot) {
         if !matches!(self.source, ResponseSource::Empty) {
             self.slot = slot;
         }

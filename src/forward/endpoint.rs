@@ -85,7 +85,7 @@ impl UpstreamEndpoint {
 
     /// Records that a request will try it. An endpoint that was left out is tried by one request, while
     /// others still skip it.
-    pub(crate) fn chosen(&self, now: Monotonic) {
+    pub(crate) fn note_attempt(&self, now: Monotonic) {
         let until = self.left_out_until.load(Ordering::Relaxed);
         if until != 0 && until <= now.as_millis() {
             let next = now.plus(ENDPOINT_LEFT_OUT).as_millis();

@@ -86,7 +86,7 @@ impl ForwardError {
     /// No descriptor is left for another connection to an upstream within the limit on open files.
     pub(crate) fn no_descriptor() -> Self {
         Self::Connect(io::Error::other(
-            "the limit on open files has no room for another connection to an upstream",
+            "the limit on open files leaves no descriptor for another connection to an upstream",
         ))
     }
 

@@ -22,7 +22,7 @@ pub(crate) enum Lane {
 
 impl EndpointPool {
     /// Takes an open connection, if there is one.
-    pub(crate) fn open_lane(&self, http1_only: bool, surely: bool) -> Option<Lane> {
+    pub(crate) fn open_lane(&self, http1_only: bool, ask_kernel: bool) -> Option<Lane> {
         let scheme = self.upstream.settings().scheme;
         if scheme != Scheme::Http
             && !http1_only
@@ -30,7 +30,7 @@ impl EndpointPool {
         {
             return Some(Lane::Http2(slot));
         }
-        if scheme == Scheme::H2c { None } else { self.take(surely).map(Lane::Http1) }
+        if scheme == Scheme::H2c { None } else { self.take(ask_kernel).map(Lane::Http1) }
     }
 
     /// Opens a connection; for HTTP/2, possibly uses one that another request has opened in the meantime.

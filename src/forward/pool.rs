@@ -71,7 +71,7 @@ impl UpstreamPool {
             pool.endpoint().map(|endpoint| (endpoint.standing(now), endpoint.in_flight()))
         })?;
         if let Some(endpoint) = chosen.endpoint() {
-            endpoint.chosen(now);
+            endpoint.note_attempt(now);
         }
         Some((chosen, Some(InFlight::begin(&self.upstream, chosen.place))))
     }
@@ -95,7 +95,7 @@ pub(crate) struct EndpointPool {
     /// The idle HTTP/1.1 connections, the most recently used last.
     idle: RefCell<VecDeque<IdleConnection>>,
     /// Whether a task sweeps `idle`.
-    tended: Cell<bool>,
+    is_swept: Cell<bool>,
 }
 
 struct IdleConnection {
@@ -113,7 +113,7 @@ impl EndpointPool {
             places,
             http2: Http2Pool::default(),
             idle: RefCell::default(),
-            tended: Cell::new(false),
+            is_swept: Cell::new(false),
         }
     }
 
@@ -129,9 +129,9 @@ impl EndpointPool {
         tracing::warn!(upstream = self.upstream.settings().name, %error, "an upstream address is unreachable and will be skipped for a few seconds");
     }
 
-    /// Takes an open connection, the most recently used first. With `surely`, the kernel is asked whether it
+    /// Takes an open connection, the most recently used first. With `ask_kernel`, the kernel is asked whether it
     /// is open, for a request that could not be sent again.
-    pub(crate) fn take(&self, surely: bool) -> Option<Rc<RefCell<Http1Connection>>> {
+    pub(crate) fn take(&self, ask_kernel: bool) -> Option<Rc<RefCell<Http1Connection>>> {
         let mut idle = self.idle.borrow_mut();
         while let Some(IdleConnection { connection, since }) = idle.pop_back() {
             if since.elapsed() >= self.upstream.settings().idle_timeout {
@@ -139,7 +139,7 @@ impl EndpointPool {
                 idle.clear();
                 return None;
             }
-            if connection.borrow_mut().poll_open(surely) {
+            if connection.borrow_mut().poll_open(ask_kernel) {
                 return Some(connection);
             }
         }
@@ -148,13 +148,16 @@ impl EndpointPool {
 
     /// Keeps a connection for the next request.
     pub(crate) fn put(self: &Rc<Self>, connection: Rc<RefCell<Http1Connection>>) {
-        connection.borrow_mut().rest();
+        connection.borrow_mut().prepare_for_pool();
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MAX_IDLE {
             idle.push_back(IdleConnection { connection, since: Instant::now() });
         }
-        if !self.tended.replace(true) {
-            drop(tokio::task::spawn_local(tend(Rc::downgrade(self), self.upstream.settings().idle_timeout)));
+        if !self.is_swept.replace(true) {
+            drop(tokio::task::spawn_local(sweep_periodically(
+                Rc::downgrade(self),
+                self.upstream.settings().idle_timeout,
+            )));
         }
     }
 
@@ -165,12 +168,12 @@ impl EndpointPool {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|idle| idle.since.elapsed() < limit && idle.connection.borrow_mut().poll_open(false));
         let oldest = idle.front().map(|idle| limit.saturating_sub(idle.since.elapsed()));
-        self.tended.set(oldest.is_some());
+        self.is_swept.set(oldest.is_some());
         oldest
     }
 }
 
-async fn tend(pool: Weak<EndpointPool>, idle_timeout: Duration) {
+async fn sweep_periodically(pool: Weak<EndpointPool>, idle_timeout: Duration) {
     let mut nap = idle_timeout;
     loop {
         tokio::time::sleep(nap.min(LONGEST_NAP)).await;

@@ -26,7 +26,7 @@ pub(crate) struct Failed {
 
 impl Failed {
     /// A failure that must not be retried.
-    pub(crate) const fn finally(error: ForwardError) -> Self {
+    pub(crate) const fn without_retry(error: ForwardError) -> Self {
         Self { error, stage: FailureStage::Answered, body: None }
     }
 }

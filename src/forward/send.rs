@@ -46,7 +46,7 @@ impl Forwarder {
         match answer {
             Ok(mut response) => {
                 response.headers_mut().insert(headers::X_REQUEST_ID, request_id);
-                response.body_mut().occupy(slot);
+                response.body_mut().hold_slot(slot);
                 Ok(response)
             }
             Err(error) => {
@@ -66,7 +66,7 @@ impl Forwarder {
     ) -> Result<Response<ForwardBody>, ForwardError> {
         let idempotent = message.method.is_idempotent();
         // A request that cannot be sent again needs a stricter check of its connection.
-        let surely = !idempotent || !body.is_empty();
+        let ask_kernel = !idempotent || !body.is_empty();
         let http1_only = message.may_switch;
         let (mut tried, mut repeated, mut unreachable) = (Tried::default(), false, None);
         loop {
@@ -75,7 +75,7 @@ impl Forwarder {
                 return Err(unreachable.unwrap_or_else(none));
             };
             message.goes_to(pool);
-            let open = if repeated { None } else { pool.open_lane(http1_only, surely) };
+            let open = if repeated { None } else { pool.open_lane(http1_only, ask_kernel) };
             let reused = open.is_some();
             let lane = match open {
                 Some(lane) => lane,
@@ -164,7 +164,7 @@ impl Forwarder {
             }
         };
         let source = if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            switch(connection, message.may_switch, &head.headers).map_err(Failed::finally)?
+            switch(connection, message.may_switch, &head.headers).map_err(Failed::without_retry)?
         } else {
             http1::download::begin(pool, connection, &head, upload)
         };
@@ -184,7 +184,7 @@ impl Forwarder {
     ) -> SendResult {
         let request = message.http2_request(&self.rules, self.fresh_trace(), &body);
         let exchange = exchange::Http2Exchange {
-            request: request.map_err(Failed::finally)?,
+            request: request.map_err(Failed::without_retry)?,
             body,
             held: message.expect,
             rules: &self.rules,

@@ -254,7 +254,7 @@ impl Record {
     }
 
     /// Records that the upstream's response ended with an error.
-    pub(super) fn broke_off(&mut self, error: &BodyError) {
+    pub(super) fn body_failed(&mut self, error: &BodyError) {
         self.failure = error.kind().map(ErrorKind::as_str);
         self.cause = self.failure.map(|_| error.to_string());
         self.ended_by = Some(if self.failure.is_some() { "upstream" } else { "client" });
@@ -280,7 +280,7 @@ impl Record {
 
     /// Records that the response ends early or never began, because the client left or the time to drain is
     /// over.
-    pub(super) fn broken_off(&mut self) {
+    pub(super) fn ended_early(&mut self) {
         let is_stopped = self.worker.shared.shutdown.phase() == Phase::Stopped;
         self.ended_by.get_or_insert(if is_stopped { "gate" } else { "client" });
     }
@@ -369,7 +369,7 @@ impl Drop for Record {
                 StatusCode::INTERNAL_SERVER_ERROR.as_u16()
             }
             None => {
-                self.broken_off();
+                self.ended_early();
                 CLIENT_CLOSED_REQUEST
             }
         };

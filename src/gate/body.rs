@@ -264,7 +264,7 @@ impl AnswerBody {
     fn fail(&mut self, error: AnswerError, cx: &Context<'_>) {
         if let Some(record) = &mut self.record {
             match &error {
-                AnswerError::Upstream(error) => record.broke_off(error),
+                AnswerError::Upstream(error) => record.body_failed(error),
                 AnswerError::Cut(_) => record.ended_by = Some("gate"),
             }
         }
@@ -280,7 +280,7 @@ impl Drop for AnswerBody {
     fn drop(&mut self) {
         let whole = self.complete || self.is_end_stream();
         if let Some(record) = self.record.as_mut().filter(|_| !whole) {
-            record.broken_off();
+            record.ended_early();
         }
     }
 }

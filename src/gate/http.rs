@@ -91,7 +91,7 @@ pub(super) async fn serve(
             let refusal = match outcome {
                 Ok(Ok(mut answer)) => {
                     cors.replace(answer.headers_mut());
-                    hand_out_nonce(&permit, answer.headers_mut());
+                    add_nonce(&permit, answer.headers_mut());
                     return pass_on(answer, grpc, serving, watched, record);
                 }
                 Ok(Err(error)) => {
@@ -264,19 +264,19 @@ fn pass_on(
     let (head, mut body) = answer.into_parts();
     record.answered(head.status);
     if let Some(tunnel) = body.take_tunnel() {
-        watched.lasts();
+        watched.mark_lasting();
         return Response::from_parts(head, AnswerBody::switched(Switched { tunnel, watched, record }));
     }
     let grpc = grpc && AnswerForm::of(&Method::POST, &head.headers) == AnswerForm::Grpc;
     if grpc || is_endless(&head.headers) {
-        watched.lasts();
+        watched.mark_lasting();
     }
     Response::from_parts(head, AnswerBody::upstream(body, Some(watched), grpc, Some(record), serving))
 }
 
 /// Adds the nonce for the client's next proof (RFC 9449 §8.2): the proof was for this gate, so the nonce is
 /// too.
-fn hand_out_nonce(permit: &Permit, headers: &mut HeaderMap) {
+fn add_nonce(permit: &Permit, headers: &mut HeaderMap) {
     if let Some(nonce) = permit.nonce().and_then(|nonce| HeaderValue::from_str(nonce).ok()) {
         headers.insert(DPOP_NONCE, nonce);
     }
@@ -313,7 +313,7 @@ impl Switched {
             watched.moved(flow);
         };
         // The tunnel ends with either side, so only the log can tell how it ended.
-        record.ended_by = match tunnel.run(client, early, moved, watched.denied(), watched.left()).await {
+        record.ended_by = match tunnel.run(client, early, moved, watched.denied(), watched.draining()).await {
             TunnelEnd::Closed => None,
             TunnelEnd::ClientFailed => Some("client"),
             TunnelEnd::UpstreamFailed => Some("upstream"),

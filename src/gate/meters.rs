@@ -23,7 +23,7 @@ const NONE: &str = "none";
 
 /// Maximum number of routes whose decision series start at 0; with more, a series starts with its first
 /// event.
-const MAX_BEGUN: usize = 100;
+const MAX_ZEROED_ROUTES: usize = 100;
 
 /// The methods with a label of their own: all that are registered with IANA.
 const METHODS: [&str; 40] = [
@@ -169,7 +169,7 @@ impl Meters {
 
     /// Starts decision series at 0, so that `increase()` sees their first event.
     fn begin_decisions(&self) {
-        let routes = if self.routes.len() > MAX_BEGUN { &[] } else { &self.routes[..] };
+        let routes = if self.routes.len() > MAX_ZEROED_ROUTES { &[] } else { &self.routes[..] };
         for route in std::iter::once(&self.unrouted).chain(routes) {
             let decisions = &self.metrics.decisions;
             decisions.with_label_values(&[Decision::Allow.as_str(), NONE, &route.pattern]);

@@ -45,7 +45,7 @@ pub(super) async fn drive<C: Future<Output = Result<(), E>>, E>(
     farewell: impl Fn(Pin<&mut C>) -> bool,
 ) -> End {
     let mut drained = pin!(connection.worker.drained());
-    let mut timer = pin!(sleep_until(deadline(None).unwrap_or_else(far)));
+    let mut timer = pin!(sleep_until(deadline(None).unwrap_or_else(next_idle_check)));
     let (mut draining, mut leaving) = (false, None);
     poll_fn(|cx| {
         loop {
@@ -61,14 +61,14 @@ pub(super) async fn drive<C: Future<Output = Result<(), E>>, E>(
             }
             let now_due = deadline(leaving);
             if now_due.is_some_and(|due| due < timer.deadline()) {
-                timer.as_mut().reset(now_due.unwrap_or_else(far));
+                timer.as_mut().reset(now_due.unwrap_or_else(next_idle_check));
             }
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             match now_due {
                 Some(due) if due > timer.deadline() => timer.as_mut().reset(due),
-                None => timer.as_mut().reset(far()),
+                None => timer.as_mut().reset(next_idle_check()),
                 Some(_) if leaving.is_some() || !farewell(served.as_mut()) => {
                     return Poll::Ready(End::Expired);
                 }
@@ -80,6 +80,6 @@ pub(super) async fn drive<C: Future<Output = Result<(), E>>, E>(
 }
 
 /// When to check again while nothing is due.
-fn far() -> Instant {
+fn next_idle_check() -> Instant {
     Instant::now() + NOTHING_DUE
 }

@@ -42,7 +42,7 @@ pub struct StreamSettings {
 }
 
 /// Number of whole decisions before yielding to other work: each may verify a signature.
-const AT_ONCE: usize = 16;
+const DECISIONS_BEFORE_YIELD: usize = 16;
 
 /// A worker's requests that were let through and have not ended.
 pub(super) struct Streams {
@@ -81,7 +81,7 @@ enum StreamLook {
     Stands,
     Ended(Reason),
     /// Configuration or keys have changed, so a whole decision is needed.
-    Anew,
+    Changed,
 }
 
 impl Streams {
@@ -123,17 +123,17 @@ impl Streams {
 
     /// Judges every stream again by the current state, and ends those that may not continue.
     pub(super) async fn judge(&self, live: &Arc<Live>, metrics: &Metrics) {
-        let (now, mut anew) = (Now::read(), Vec::new());
+        let (now, mut changed) = (Now::read(), Vec::new());
         // Waking only queues a task, so no stream leaves its place in the meantime.
         for stream in self.places.borrow().iter().filter_map(Weak::upgrade) {
             match stream.look(live, now) {
                 StreamLook::Stands => {}
                 StreamLook::Ended(reason) => stream.end(reason, live.streams, metrics),
-                StreamLook::Anew => anew.push(Rc::downgrade(&stream)),
+                StreamLook::Changed => changed.push(Rc::downgrade(&stream)),
             }
         }
-        for (count, stream) in anew.into_iter().enumerate() {
-            if count % AT_ONCE == AT_ONCE - 1 {
+        for (count, stream) in changed.into_iter().enumerate() {
+            if count % DECISIONS_BEFORE_YIELD == DECISIONS_BEFORE_YIELD - 1 {
                 yield_now().await;
             }
             // Does not wait for a fetch of keys: those in force are newer than those that verified the token.
@@ -165,7 +165,7 @@ impl WatchedStream {
         self.asked.borrow_mut().compact();
         let grounds = self.grounds.borrow();
         if !grounds.stand(&live.enforcer) {
-            return StreamLook::Anew;
+            return StreamLook::Changed;
         }
         let judged = self.connection.certificate(live, now.wall);
         match judged.and_then(|certificate| grounds.judge(certificate, now)) {
@@ -272,7 +272,7 @@ impl WatchedStream {
     }
 
     /// Marks it as a stream that may last indefinitely: a stream of events, or a tunnel.
-    pub(super) fn lasts(&self) {
+    pub(super) fn mark_lasting(&self) {
         // Counted only once.
         self.lasting.get_or_init(|| self.connection.worker.streams.counts.streaming());
     }
@@ -295,7 +295,7 @@ impl WatchedStream {
     }
 
     /// Waits until the stream must end because the gate is shutting down.
-    pub(super) async fn left(&self) {
+    pub(super) async fn draining(&self) {
         self.until(|cut| cut == Cut::Leaving).await;
     }
 

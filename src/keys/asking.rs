@@ -29,7 +29,7 @@ pub(super) struct Asking {
     under_way: AtomicBool,
     /// When the last fetch that counts towards the cooldown began, in milliseconds.
     asked_at: AtomicI64,
-    wanted: Notify,
+    requested: Notify,
     /// Changes at the end of every fetch, to whether it succeeded.
     finished: watch::Sender<bool>,
     unknown: Mutex<HashMap<u64, Monotonic>>,
@@ -54,7 +54,7 @@ impl Asking {
             attached: AtomicBool::new(false),
             under_way: AtomicBool::new(false),
             asked_at: AtomicI64::new(NEVER),
-            wanted: Notify::new(),
+            requested: Notify::new(),
             finished: watch::Sender::new(false),
             unknown: Mutex::default(),
             hasher: RandomState::new(),
@@ -73,15 +73,15 @@ impl Asking {
     }
 
     /// Requests a fetch unless one is in progress.
-    pub(super) fn want(&self) {
+    pub(super) fn request(&self) {
         if !self.is_under_way() {
-            self.wanted.notify_one();
+            self.requested.notify_one();
         }
     }
 
     /// Waits until a fetch is requested.
-    pub(super) async fn wanted(&self) {
-        self.wanted.notified().await;
+    pub(super) async fn requested(&self) {
+        self.requested.notified().await;
     }
 
     /// Subscribes to the end of every fetch from now on.

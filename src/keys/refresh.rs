@@ -17,9 +17,9 @@ use crate::client::Client;
 use crate::shutdown::{Phase, Shutdown};
 use crate::time::{Monotonic, Now};
 
-/// The first wait after a failure before any set was loaded; doubles up to [`SLOWEST`].
-const QUICKEST: Duration = Duration::from_millis(250);
-const SLOWEST: Duration = Duration::from_secs(5);
+/// The first wait after a failure before any set was loaded; doubles up to [`MAX_BACKOFF`].
+const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// How often the age is exported and a file checked for changes.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -63,7 +63,7 @@ enum Wake {
 
 impl<'a> Refresher<'a> {
     fn new(store: &'a KeyStore, client: &'a Client) -> Self {
-        Self { store, client, due: Instant::now(), backoff: QUICKEST, failing: false, seen: None }
+        Self { store, client, due: Instant::now(), backoff: FIRST_BACKOFF, failing: false, seen: None }
     }
 
     async fn run(mut self) {
@@ -73,7 +73,7 @@ impl<'a> Refresher<'a> {
         loop {
             let wake = select! {
                 () = sleep_until(self.due) => Wake::Due,
-                () = self.store.asking().wanted() => Wake::Asked,
+                () = self.store.asking().requested() => Wake::Asked,
                 _ = tick.tick() => Wake::Tick,
             };
             match wake {
@@ -85,13 +85,13 @@ impl<'a> Refresher<'a> {
                 }
                 // Requested at the moment in which another fetch ended.
                 Wake::Asked => {}
-                Wake::Tick => self.look().await,
+                Wake::Tick => self.tick().await,
             }
         }
     }
 
     /// Runs every second: checks the file for changes and exports the age.
-    async fn look(&mut self) {
+    async fn tick(&mut self) {
         if let KeySource::File(path) = &self.store.settings().source {
             if stamp(path).await != self.seen {
                 self.refresh(false).await;
@@ -130,7 +130,7 @@ impl<'a> Refresher<'a> {
                 wait
             }
         };
-        self.due = Instant::now() + wait.max(QUICKEST);
+        self.due = Instant::now() + wait.max(FIRST_BACKOFF);
     }
 
     fn wait_after_failure(&mut self) -> Duration {
@@ -139,7 +139,7 @@ impl<'a> Refresher<'a> {
             return self.store.refresh_interval().min(settings.refresh_cooldown);
         }
         let wait = self.backoff;
-        self.backoff = (wait * 2).min(SLOWEST);
+        self.backoff = (wait * 2).min(MAX_BACKOFF);
         wait
     }
 }

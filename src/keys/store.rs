@@ -237,7 +237,7 @@ impl KeyStore {
         if self.has(wanted) || !self.worth_asking(wanted, Monotonic::now()) {
             return;
         }
-        self.asking.want();
+        self.asking.request();
         let ended = matches!(timeout(ASK_WAIT, finished.changed()).await, Ok(Ok(())));
         let succeeded = *finished.borrow();
         if let WantedKey::Key(kid) = wanted

@@ -78,7 +78,7 @@ impl NonceKeys {
         let Some(key) = key.map(Zeroizing::new).filter(|key| key.len() == 32) else { return false };
         let key = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &key));
         self.known.rcu(|known| {
-            // The first key stays, and keys that nobody can need any more are dropped.
+            // The first key stays, and keys that are no longer needed are dropped.
             let needed = known.iter().filter(|(of, _)| (period - 1..=period + 1).contains(of));
             let mut needed: Vec<_> = needed.cloned().collect();
             if !needed.iter().any(|(of, _)| *of == period) {

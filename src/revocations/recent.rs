@@ -95,7 +95,7 @@ impl<R: Rule> Part<R> {
     }
 
     /// Whether every entry's rule is empty.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(super) fn is_all_empty(&self) -> bool {
         self.gone == self.len
     }
 
@@ -193,7 +193,7 @@ mod tests {
             (b, 0, true),
         ] {
             recent.put(key, rule);
-            assert_eq!(recent.part(0).map(|part| part.is_gone()), Some(is_gone), "{key:?} {rule}");
+            assert_eq!(recent.part(0).map(|part| part.is_all_empty()), Some(is_gone), "{key:?} {rule}");
         }
     }
 }

@@ -83,7 +83,7 @@ impl<R: Rule> CutoffTable<R> {
     pub(super) fn is_due(&self, part: usize, share: usize) -> bool {
         let frozen = self.base[part].as_ref().map_or(0, |segment| segment.len());
         self.recent.part(part).is_some_and(|recent| {
-            recent.len() > SMALL.max(frozen / share) || (frozen == 0 && recent.is_gone())
+            recent.len() > SMALL.max(frozen / share) || (frozen == 0 && recent.is_all_empty())
         })
     }
 

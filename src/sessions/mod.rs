@@ -113,12 +113,12 @@ impl Sessions {
     /// [`Self::save_again`].
     #[must_use]
     pub fn reconfigure(&self, timeouts: &IdleTimeouts, leeway: Duration, now: Now) -> bool {
-        let theirs = self.on_their_clock(now);
+        let theirs = self.on_shared_clock(now);
         let change = |old: &SessionLimits, idle: &_| SessionLimits { leeway, ..old.with_idle(*idle, theirs) };
         let old = self.limits.rcu(|old| old.zip(timeouts, change));
         self.unsaved.limits_changed();
         let longest = longest_timeout(timeouts);
-        self.hurry_up(Duration::MAX, longest);
+        self.request_early_flush(Duration::MAX, longest);
         longest > longest_timeout(&old.map(|limits| limits.idle))
     }
 
@@ -206,7 +206,7 @@ impl Sessions {
             && self.unsaved.is_kept()
         {
             self.unsaved.remember(session);
-            self.hurry_up(pause, limits.idle);
+            self.request_early_flush(pause, limits.idle);
         }
         used
     }
@@ -215,12 +215,12 @@ impl Sessions {
         let created = Cell::new(false);
         let session = self.table.enter(token.token, || {
             created.set(true);
-            Arc::new(Session::new(token, &self.names, now.wall, self.on_their_clock(now)))
+            Arc::new(Session::new(token, &self.names, now.wall, self.on_shared_clock(now)))
         });
         if created.get() && self.unsaved.is_kept() {
             self.unsaved.remember(&session);
-            let theirs = self.on_their_clock(now);
-            self.hurry_up(theirs.wall.since(token.issued_at), idle);
+            let theirs = self.on_shared_clock(now);
+            self.request_early_flush(theirs.wall.since(token.issued_at), idle);
             self.note_first_use(&session);
         }
         session
@@ -238,7 +238,7 @@ impl Sessions {
             issued_at: token.issued_at,
             told,
             is_shared: self.is_shared(),
-            now: self.on_their_clock(now),
+            now: self.on_shared_clock(now),
         }
     }
 
@@ -267,7 +267,7 @@ impl Sessions {
     /// Removes sessions that are idle or whose tokens are dead. Scans all sessions once per fraction of the
     /// shortest idle timeout, so do not call it on a worker. Asks no other replica.
     pub fn sweep(&self, now: Now) {
-        self.table.scan(self.on_their_clock(now));
+        self.table.scan(self.on_shared_clock(now));
     }
 
     /// Counts the sessions that left since the last call, by cause.
@@ -278,7 +278,7 @@ impl Sessions {
 
     /// A predicate for sessions in use. A shared store is not asked: what seems idle here counts as idle.
     fn in_use(&self, now: Now) -> impl Fn(&Session) -> bool {
-        let (theirs, limits) = (self.on_their_clock(now), self.limits.load_full());
+        let (theirs, limits) = (self.on_shared_clock(now), self.limits.load_full());
         move |session| {
             let (tracked, issued_at) = (Some(session.stamp()), session.last_used_at());
             let case = IdleCase { tracked, issued_at, told: None, is_shared: false, now: theirs };

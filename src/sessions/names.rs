@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::lock;
 
 /// Number of interned names. With more clients, fewer sessions share memory; nothing else changes.
-const PLACES: usize = 1024;
+const SLOTS: usize = 1024;
 /// Longer names are not interned, so that a hostile token cannot keep them in memory after its session has
 /// left.
 const LONGEST: usize = 256;
@@ -17,7 +17,7 @@ pub(super) struct SessionNames(Box<[Mutex<Option<Arc<str>>>]>);
 
 impl SessionNames {
     pub(super) fn new() -> Self {
-        Self((0..PLACES).map(|_| Mutex::default()).collect())
+        Self((0..SLOTS).map(|_| Mutex::default()).collect())
     }
 
     /// Returns the interned copy of this name, or interns it.
@@ -28,8 +28,8 @@ impl SessionNames {
         let mut hasher = DefaultHasher::new();
         name.hash(&mut hasher);
         #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
-        let place = hasher.finish() as usize % PLACES;
-        let mut held = lock(&self.0[place]);
+        let slot = hasher.finish() as usize % SLOTS;
+        let mut held = lock(&self.0[slot]);
         match &*held {
             Some(held) if held == name => Arc::clone(held),
             Some(_) | None => Arc::clone(held.insert(Arc::clone(name))),
@@ -52,7 +52,7 @@ mod tests {
         assert!(twice("client") && twice("https://idp.example.com/") && twice(""));
         assert!(twice(&"x".repeat(LONGEST)));
         assert!(!twice(&"x".repeat(LONGEST + 1)));
-        for i in 0..10 * PLACES {
+        for i in 0..10 * SLOTS {
             let name = i.to_string();
             assert_eq!(*names.share(&name.as_str().into()), *name);
         }

@@ -131,13 +131,13 @@ impl Sessions {
         let left = std::mem::take(&mut *lock(&self.unsaved.gone));
         // An evicted session is judged by its time of issue, after a restart too.
         let kept = unsaved.iter().filter(|session| {
-            session.saving();
+            session.clear_unsaved();
             self.is_shared() || !session.is_evicted()
         });
         let rows = kept.map(|session| session.row()).collect();
         let saved = store.save_sessions(rows, left.clone()).await;
         if saved.is_err() {
-            let again = unsaved.iter().filter(|session| session.not_saved());
+            let again = unsaved.iter().filter(|session| session.mark_unsaved());
             again.for_each(|session| self.unsaved.remember(session));
             lock(&self.unsaved.gone).extend(left);
         }
@@ -212,7 +212,7 @@ impl Sessions {
     /// Continues from the settings that were in force when the store was last written.
     async fn restore_limits(&self, store: &Store, now: Now) -> Result<(), StoreError> {
         let Some(terms) = store.idle_terms().await? else { return Ok(()) };
-        let (configured, theirs) = (self.limits.load_full(), self.on_their_clock(now));
+        let (configured, theirs) = (self.limits.load_full(), self.on_shared_clock(now));
         let go_on = |configured: &SessionLimits, IdleTerms { timeout, floor }: &IdleTerms| {
             let before = SessionLimits { idle: *timeout, floor: *floor, own_floor: None, ..*configured };
             before.with_idle(configured.idle, theirs)
@@ -237,7 +237,7 @@ impl Sessions {
         self.unsaved.limits_changed();
         for session in self.table.iter() {
             self.note_first_use(&session);
-            if session.not_saved() {
+            if session.mark_unsaved() {
                 self.unsaved.remember(&session);
             }
         }

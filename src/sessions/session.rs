@@ -171,7 +171,7 @@ impl Session {
     }
 
     /// Heap memory it owns besides its own size.
-    pub(super) fn outside(&self) -> usize {
+    pub(super) fn heap_size(&self) -> usize {
         let client = self.client.as_ref().map_or(0, |client| client.len());
         client + self.names.as_ref().map_or(0, |names| SHARED + names.size())
     }
@@ -275,12 +275,12 @@ impl Session {
     }
 
     /// Clears the unsaved flag before saving; a later use sets it again.
-    pub(super) fn saving(&self) {
+    pub(super) fn clear_unsaved(&self) {
         self.word.fetch_and(!UNSAVED, Ordering::AcqRel);
     }
 
     /// Sets the unsaved flag; returns false if it was set already.
-    pub(super) fn not_saved(&self) -> bool {
+    pub(super) fn mark_unsaved(&self) -> bool {
         self.word.fetch_or(UNSAVED, Ordering::AcqRel) & UNSAVED == 0
     }
 
@@ -315,7 +315,7 @@ impl Session {
     }
 
     /// Marks it as evicted.
-    pub(super) fn evicted(&self) {
+    pub(super) fn mark_evicted(&self) {
         self.word.fetch_or(EVICTED, Ordering::AcqRel);
     }
 }

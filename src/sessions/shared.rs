@@ -29,7 +29,7 @@ pub(super) struct SharedClocks {
     /// If a use comes with no more than this left of the idle timeout, the others must learn of it before the
     /// next flush, or they might find the token idle meanwhile.
     lead: Duration,
-    hurry: Notify,
+    early_flush: Notify,
     /// Signals first uses that the other replicas must know.
     first: Notify,
     /// Sessions of streams that seem idle here.
@@ -39,15 +39,15 @@ pub(super) struct SharedClocks {
 }
 
 /// Number of streams asked about concurrently.
-const AT_A_TIME: usize = 64;
+const CONCURRENT_QUESTIONS: usize = 64;
 /// How many permanently idle tokens are cached, and for how long.
-const OVER: u64 = 65_536;
-const OVER_FOR: Duration = Duration::from_secs(600);
+const MAX_OVER: u64 = 65_536;
+const OVER_TTL: Duration = Duration::from_secs(600);
 /// Time that an early flush may take.
-const AT_ONCE: Duration = Duration::from_millis(500);
+const EARLY_FLUSH_TIME: Duration = Duration::from_millis(500);
 
 fn answers() -> Cache<TokenKey, (), AsIs> {
-    Cache::builder().max_capacity(OVER).time_to_live(OVER_FOR).build_with_hasher(AsIs::default())
+    Cache::builder().max_capacity(MAX_OVER).time_to_live(OVER_TTL).build_with_hasher(AsIs::default())
 }
 
 impl Sessions {
@@ -57,8 +57,8 @@ impl Sessions {
         let shared = SharedClocks {
             offset: store.clock_offset(),
             store,
-            lead: flush_interval.saturating_add(AT_ONCE),
-            hurry: Notify::new(),
+            lead: flush_interval.saturating_add(EARLY_FLUSH_TIME),
+            early_flush: Notify::new(),
             first: Notify::new(),
             doubts: Mutex::default(),
             over: answers(),
@@ -73,7 +73,7 @@ impl Sessions {
     }
 
     /// Returns `now` with the wall clock that all replicas of the table use.
-    pub(super) fn on_their_clock(&self, now: Now) -> Now {
+    pub(super) fn on_shared_clock(&self, now: Now) -> Now {
         let offset = self.shared.as_ref().map_or(0, |shared| shared.offset.load(Ordering::Relaxed));
         Now { wall: Timestamp::from_millis(now.wall.as_millis().saturating_add(offset)), ..now }
     }
@@ -128,7 +128,7 @@ impl Sessions {
     /// Adopts the idle timeouts of the fleet: what was idle when a timeout grew stays idle on every replica,
     /// including one that starts later with the longer timeout.
     pub fn adopt(&self, terms: &PerIssuer<IdleTerms>, now: Now) {
-        let (is_first, theirs) = (self.unsaved.is_first_comparison(), self.on_their_clock(now));
+        let (is_first, theirs) = (self.unsaved.is_first_comparison(), self.on_shared_clock(now));
         let adopt = |limits: &SessionLimits, IdleTerms { timeout, floor }: &IdleTerms| {
             let adopted = limits.with_floor(*floor);
             match is_first {
@@ -147,7 +147,7 @@ impl Sessions {
     fn learn(&self, session: &Session, told: Told, now: Now) {
         match told {
             Told::LastUsed(at) => {
-                let theirs = self.on_their_clock(now);
+                let theirs = self.on_shared_clock(now);
                 let monotonic = theirs.monotonic.minus(theirs.wall.since(at));
                 session.learn(Stamp { wall: at, monotonic, is_over: false, is_evicted: false });
             }
@@ -175,7 +175,7 @@ impl Sessions {
         let Some(shared) = &self.shared else { return };
         let doubts = std::mem::take(&mut *lock(&shared.doubts));
         let doubts: Vec<(TokenKey, Arc<Session>)> = doubts.into_iter().collect();
-        for some in doubts.chunks(AT_A_TIME) {
+        for some in doubts.chunks(CONCURRENT_QUESTIONS) {
             let asking = some.iter().map(|(token, session)| {
                 let idle = self.idle_timeout(session.issuer());
                 shared.store.last_use(*token, session.last_used_at(), idle)
@@ -190,17 +190,17 @@ impl Sessions {
     /// Waits until a use must be flushed early; forever if the clocks are not shared.
     pub async fn hurried(&self) {
         match &self.shared {
-            Some(shared) => shared.hurry.notified().await,
+            Some(shared) => shared.early_flush.notified().await,
             None => std::future::pending().await,
         }
     }
 
     /// Requests an early flush if a use came `pause` after the previous one and `idle` leaves too little
     /// time.
-    pub(super) fn hurry_up(&self, pause: Duration, idle: Option<Duration>) {
+    pub(super) fn request_early_flush(&self, pause: Duration, idle: Option<Duration>) {
         let Some(shared) = &self.shared else { return };
         if idle.is_some_and(|idle| pause.saturating_add(shared.lead) > idle) {
-            shared.hurry.notify_one();
+            shared.early_flush.notify_one();
         }
     }
 }
@@ -239,7 +239,7 @@ mod tests {
             store: Store::in_memory(Now::at_millis(0)).unwrap(),
             offset: Arc::new(AtomicI64::new(offset)),
             lead: Duration::from_secs(2),
-            hurry: Notify::new(),
+            early_flush: Notify::new(),
             first: Notify::new(),
             doubts: Mutex::default(),
             over: answers(),
@@ -431,7 +431,7 @@ mod tests {
             assert_eq!(is_hurried(&first), expected, "first used after {pause} ms");
             let session = again.begin(None, &token(&issuer), None, at(0)).unwrap().unwrap();
             assert!(!is_hurried(&again));
-            session.saving();
+            session.clear_unsaved();
             assert!(again.begin(Some(&session), &token(&issuer), None, at(pause)).is_ok());
             assert_eq!(is_hurried(&again), expected, "used after {pause} ms");
             assert!(own.begin(None, &token(&issuer), None, at(pause)).is_ok());

@@ -68,7 +68,7 @@ impl SessionTable {
         let listener = move |token: Arc<TokenKey>, session: Arc<Session>, cause| {
             // Marked first: a request or stream that holds it must enter the table again before it counts
             // another use.
-            session.evicted();
+            session.mark_evicted();
             match cause {
                 RemovalCause::Size => {
                     counted.capacity.fetch_add(1, Ordering::Relaxed);
@@ -118,7 +118,7 @@ impl SessionTable {
     pub(super) fn touch(&self, session: &Arc<Session>, now: Monotonic) {
         session.touch(now);
         if !self.cache.get(&session.token()).is_some_and(|kept| Arc::ptr_eq(&kept, session)) {
-            session.evicted();
+            session.mark_evicted();
         }
     }
 
@@ -163,5 +163,5 @@ impl SessionTable {
 }
 
 fn weight(session: &Session) -> u32 {
-    u32::try_from(OWN + session.outside()).unwrap_or(u32::MAX).max(UNIT)
+    u32::try_from(OWN + session.heap_size()).unwrap_or(u32::MAX).max(UNIT)
 }

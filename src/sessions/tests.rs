@@ -249,7 +249,7 @@ fn a_token_that_comes_back_while_its_session_leaves_gets_another() {
     assert!(token.use_at(&sessions, at(1_000)));
     let leaving = sessions.find(token.1).unwrap();
     // As a scan does just before it removes the session.
-    leaving.evicted();
+    leaving.mark_evicted();
     for known in [None, Some(&leaving)] {
         let entered = sessions.begin(known, &token.introduce(), None, at(2_000)).unwrap().unwrap();
         assert!(!Arc::ptr_eq(&entered, &leaving) && !entered.is_evicted());

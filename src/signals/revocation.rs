@@ -115,8 +115,9 @@ impl RevocationSender {
         now: Timestamp,
     ) -> Result<Vec<Event>, Unrevoked> {
         let members = json::object(body);
-        let mut members =
-            members.map_err(|_error| Unrevoked::Malformed("the body is not an unambiguous JSON object"))?;
+        let mut members = members.map_err(|_error| {
+            Unrevoked::Malformed("the body must be a JSON object without repeated members")
+        })?;
         // `subject` is the name of the member in earlier drafts, which Auth0 uses.
         let subject = match (members.remove("sub_id"), members.remove("subject")) {
             (Some(subject), None) | (None, Some(subject)) => subject,

@@ -406,7 +406,11 @@ fn a_transmitter_that_lies_gets_no_stream_until_it_tells_the_truth() {
             "another issuer",
         ),
         ("/.well-known/ssf-configuration", Lie::Body(huge.clone()), "larger than 1 MiB"),
-        ("/.well-known/ssf-configuration", Lie::Body("<html>".to_owned()), "not an unambiguous JSON object"),
+        (
+            "/.well-known/ssf-configuration",
+            Lie::Body("<html>".to_owned()),
+            "must be a JSON object without repeated members",
+        ),
         (
             "/.well-known/ssf-configuration",
             Lie::Status("302 Found", "location: /x\r\n".to_owned()),

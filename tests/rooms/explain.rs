@@ -130,7 +130,7 @@ ok  issued_at          issued 1m ago, at 2027-01-15T07:59:00.000Z; leeway 30s
 ok  lifetime           exp − iat is 1h1m; max_lifetime 1d
 ok  audience           aud is \"api\"; required, one of: \"api\"
 ok  required_claims    present: \"sub\"
-ok  key                kid is absent; the issuer has some for HS256
+ok  key                kid is absent; the issuer has keys for HS256
 ok  signature          matches
 ok  claims             subject \"alice\", jti \"j\"
 ok  certificate        the token is not bound to a client certificate

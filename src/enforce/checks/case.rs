@@ -144,7 +144,7 @@ impl<'r> Case<'r> {
     }
 
     /// Looks up when a token was first seen, although every check runs again.
-    pub(super) fn remind(&mut self, bearer: BearerToken<'_>) {
+    pub(super) fn look_up_first_seen(&mut self, bearer: BearerToken<'_>) {
         let verifier = &self.enforcer.verifier;
         self.seen = verifier.seen(verifier.proof_key(bearer), self.now.monotonic).map(|(token, _)| token);
     }

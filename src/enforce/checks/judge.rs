@@ -82,7 +82,7 @@ pub(super) fn form<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     };
     case.scheme = bearer.scheme();
     match case.subject {
-        Subject::Question(..) => case.remind(bearer),
+        Subject::Question(..) => case.look_up_first_seen(bearer),
         Subject::Request(_) | Subject::Alone(_) | Subject::Lasting(_) => case.recall(bearer),
     }
     if case.fault.is_some() {

@@ -182,10 +182,10 @@ pub(super) fn key(kid: Option<&str>, algorithm: Algorithm, keys: usize, fault: O
     let named = kid.map_or("kid is absent".to_owned(), |kid| format!("kid is {}", quoted(kid)));
     match (fault, kid) {
         (None, Some(_)) => format!("{named}, a key for {algorithm:?}"),
-        (None, None) => format!("{named}; the issuer has some for {algorithm:?}"),
-        (Some(Reason::UnknownKey), _) => format!("{named}, which is none of the issuer's {keys} keys"),
-        (Some(_), Some(_)) => format!("{named}, a key that is not for {algorithm:?}"),
-        (Some(_), None) => format!("{named}, and none of the issuer's {keys} is for {algorithm:?}"),
+        (None, None) => format!("{named}; the issuer has keys for {algorithm:?}"),
+        (Some(Reason::UnknownKey), _) => format!("{named}; none of the issuer's {keys} keys has this kid"),
+        (Some(_), Some(_)) => format!("{named}, but that key is not for {algorithm:?}"),
+        (Some(_), None) => format!("{named}, and none of the issuer's {keys} keys is for {algorithm:?}"),
     }
 }
 

@@ -45,11 +45,11 @@ fn a_fault_is_believed_for_a_minute_and_leaves_with_the_sweep() {
 
 #[test]
 fn tokens_of_one_place_are_not_confused_and_the_later_one_stays() {
-    let (table, places) = (Faults::new(), PLACES as u64);
-    for (number, generation) in [(5, 1), (5 + places, 2), (6, 3)] {
+    let (table, slots) = (Faults::new(), SLOTS as u64);
+    for (number, generation) in [(5, 1), (5 + slots, 2), (6, 3)] {
         table.put(key(number), fault(generation), at(0));
     }
-    let found = [5, 5 + places, 6, 6 + places, 7].map(|number| generation(&table, number, 1));
+    let found = [5, 5 + slots, 6, 6 + slots, 7].map(|number| generation(&table, number, 1));
     assert_eq!(found, [None, Some(2), Some(3), None, None]);
     assert_eq!(table.len(), 2);
 }
@@ -60,7 +60,7 @@ fn a_flood_fills_every_place_once_and_no_fault_takes_more_than_half_a_kilobyte()
     for number in 0..20_000 {
         table.put(key(number * 7), fault(number), at(0));
     }
-    assert_eq!((table.len(), PLACES), (4096, 4096));
+    assert_eq!((table.len(), SLOTS), (4096, 4096));
     // Two allocations with their reference counts, and two strings of at most 64 bytes that a token may
     // claim.
     let longest = || Some("k".repeat(64).into());

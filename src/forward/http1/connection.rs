@@ -48,14 +48,14 @@ impl Http1Connection {
         self.request_sent && self.wire.is_empty()
     }
 
-    /// Whether the idle connection is still open. With `surely`, asks the kernel.
-    pub(crate) fn poll_open(&mut self, surely: bool) -> bool {
+    /// Whether the idle connection is still open. With `ask_kernel`, asks the kernel.
+    pub(crate) fn poll_open(&mut self, ask_kernel: bool) -> bool {
         let io = self.wire.io_mut();
-        io.poll_quiet() && (!surely || io.is_surely_quiet())
+        io.poll_quiet() && (!ask_kernel || io.is_surely_quiet())
     }
 
     /// Prepares the connection for the pool.
-    pub(crate) fn rest(&mut self) {
+    pub(crate) fn prepare_for_pool(&mut self) {
         self.reader = None;
         self.wire.shrink();
     }

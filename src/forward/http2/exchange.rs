@@ -73,7 +73,7 @@ impl Http2Exchange<'_> {
         let head = head.await;
         match head {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Err(Failed::finally(BadAnswer::Switch.into()))
+                Err(Failed::without_retry(BadAnswer::Switch.into()))
             }
             Ok(response) => Ok(response.map(|body| Http2Download::new(pool, slot, body, upload))),
             Err((error, unprocessed)) => {

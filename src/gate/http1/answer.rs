@@ -62,7 +62,7 @@ impl<'a> Http1Answering<'a> {
                 return Poll::Ready(Ok(()));
             }
             if starved {
-                return self.wire.poll_lost(cx).map_ok(|never| match never {});
+                return self.wire.poll_failure(cx).map_ok(|never| match never {});
             }
         }
     }

@@ -67,7 +67,7 @@ pub(super) async fn serve(connection: Rc<ClientConnection>, stream: ClientStream
         leaving.filter(|_| waiting).or_else(|| wire.standing.deadline(patience))
     };
     let farewell = |_served: Pin<&mut _>| {
-        wire.leave();
+        wire.close_after_request();
         wire.standing.phase() == ConnectionPhase::Waiting
     };
     let end = drive(&connection, served.as_mut(), deadline, farewell).await;
@@ -145,7 +145,7 @@ async fn visited(
     poll_fn(|cx| match visit.as_mut().poll(cx) {
         Poll::Ready(response) => Poll::Ready(Ok(response)),
         Poll::Pending => {
-            wire.poll_lost(cx).map(|lost: io::Result<Infallible>| lost.map(|never| match never {}))
+            wire.poll_failure(cx).map(|lost: io::Result<Infallible>| lost.map(|never| match never {}))
         }
     })
     .await

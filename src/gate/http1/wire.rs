@@ -37,14 +37,14 @@ pub(in crate::gate) struct ClientWire {
     pub(super) standing: ConnectionStanding,
     pub(super) limits: HeadLimits,
     /// Whether the connection closes after the current request; further ones that arrive before are served.
-    leaving: Cell<bool>,
+    closing: Cell<bool>,
     /// Whether a request was received.
     used: Cell<bool>,
     /// Whether the client has closed its side.
     ended: Cell<bool>,
     /// Whether the body of the current request has unread bytes.
     unread_body: Cell<bool>,
-    /// Whether nothing reads the body any more.
+    /// Whether nothing reads the body.
     body_dropped: Cell<bool>,
     /// Whether the final response has begun, so that no interim one may follow.
     answering: Cell<bool>,
@@ -64,7 +64,7 @@ impl ClientWire {
         Rc::new(Self {
             standing: ConnectionStanding::new(Instant::now()),
             limits,
-            leaving: Cell::new(false),
+            closing: Cell::new(false),
             used: Cell::new(false),
             ended: Cell::new(false),
             unread_body: Cell::new(false),
@@ -79,8 +79,8 @@ impl ClientWire {
     }
 
     /// Closes the connection after the current request; a new connection still serves its first one.
-    pub(super) fn leave(&self) {
-        self.leaving.set(true);
+    pub(super) fn close_after_request(&self) {
+        self.closing.set(true);
     }
 
     /// Waits for the next request.
@@ -96,7 +96,7 @@ impl ClientWire {
                 Err(fault) => return Poll::Ready(Ok(NextRequest::Fault(fault))),
             }
             let waiting = inner.wire.inbox.is_empty();
-            if self.ended.get() || (waiting && self.leaving.get() && self.used.get()) {
+            if self.ended.get() || (waiting && self.closing.get() && self.used.get()) {
                 return Poll::Ready(Ok(NextRequest::End));
             }
             self.standing.enter(if waiting { ConnectionPhase::Waiting } else { ConnectionPhase::Head });
@@ -123,7 +123,7 @@ impl ClientWire {
         self.unread_body.set(false);
     }
 
-    /// Records that nothing reads the body any more.
+    /// Records that nothing reads the body.
     pub(super) fn body_dropped(&self) {
         self.body_dropped.set(true);
     }
@@ -131,7 +131,7 @@ impl ClientWire {
     /// Whether another request can follow the current one, as far as is known.
     pub(super) fn can_go_on(&self) -> bool {
         let is_abandoned = self.unread_body.get() && self.body_dropped.get();
-        !self.leaving.get() && !is_abandoned
+        !self.closing.get() && !is_abandoned
     }
 
     /// Whether the client's next byte belongs to another request.
@@ -183,7 +183,7 @@ impl ClientWire {
 
     /// Ready with an error when the connection fails. While a request is being served, this also writes
     /// pending output and notices when the client closes its side.
-    pub(super) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Result<Infallible>> {
+    pub(super) fn poll_failure(&self, cx: &mut Context<'_>) -> Poll<io::Result<Infallible>> {
         if self.body_is_read_elsewhere() {
             self.inner.borrow_mut().task = Some(cx.waker().clone());
         }
@@ -278,7 +278,7 @@ mod tests {
         wire.body_ended();
         wire.body_dropped();
         assert!(wire.can_go_on() && wire.is_between_requests());
-        wire.leave();
+        wire.close_after_request();
         assert!(!wire.can_go_on());
     }
 
@@ -315,7 +315,7 @@ mod tests {
             wire.ended.set(ended);
             wire.inbox(|bytes| bytes.extend_from_slice(inbox.as_bytes()));
             // This socket fails as soon as it is read.
-            let lost = wire.poll_lost(&mut Context::from_waker(Waker::noop()));
+            let lost = wire.poll_failure(&mut Context::from_waker(Waker::noop()));
             assert_eq!(lost.is_ready(), is_watched, "{ended} {has_body} {inbox}");
         }
     }
@@ -328,7 +328,7 @@ mod tests {
             if dropped {
                 wire.body_dropped();
             }
-            drop(wire.poll_lost(&mut Context::from_waker(&Arc::clone(&waker).into())));
+            drop(wire.poll_failure(&mut Context::from_waker(&Arc::clone(&waker).into())));
             wire.ask_for_body();
             assert_eq!(waker.0.load(Ordering::Relaxed), woken, "{has_body} {dropped}");
             assert_eq!(wire.outbox(|outbox| outbox.lead().clone()), b"HTTP/1.1 100 Continue\r\n\r\n");

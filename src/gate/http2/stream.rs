@@ -83,7 +83,7 @@ impl AcceptedStream {
         };
         wire.forget(id);
         if let (Some(leftover), StreamEnd::Answered) = (leftover, ended) {
-            Box::pin(read_away(leftover)).await;
+            Box::pin(drain_body(leftover)).await;
         }
         let resets = connection.resets.get();
         connection.resets.set(match ended {
@@ -96,7 +96,7 @@ impl AcceptedStream {
 
 /// Reads the rest of a body, so that the client is not interrupted while it sends. RFC 9113 §8.1 lets a
 /// server reset the stream after a complete response, but libcurl before 8.0 treats that as an error.
-async fn read_away(leftover: Leftover) {
+async fn drain_body(leftover: Leftover) {
     let Some(mut stream) = leftover.borrow_mut().take() else { return };
     let (most, time) = (UNWANTED_STREAM_BYTES, UNWANTED_STREAM);
     let reading = async {

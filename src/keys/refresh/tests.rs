@@ -62,11 +62,11 @@ async fn an_unchanged_file_confirms_the_set_unless_it_could_not_be_read() {
         }
         let mut refresher = Refresher::new(&store, &client);
         (refresher.seen, refresher.failing) = (stamp(&path).await, is_failing);
-        refresher.look().await;
+        refresher.tick().await;
         assert_eq!(store.availability(Now::read()), expected, "{is_loaded} {is_failing}");
         assert_eq!(store.instruments().refreshed.get(), 0, "nothing to read");
         refresher.seen = None;
-        refresher.look().await;
+        refresher.tick().await;
         assert_eq!(store.availability(Now::read()), Availability::Usable, "read again");
         assert_eq!(store.instruments().refreshed.get(), 1);
     }

@@ -80,12 +80,12 @@ fn the_first_use_since_a_session_was_saved_is_told_once() {
     assert_eq!(use_at(3_000), UseResult::First(Duration::from_secs(2)));
     assert_eq!(use_at(3_000), UseResult::Again, "at the same moment");
     assert_eq!(use_at(4_000), UseResult::Again);
-    assert!(!session.not_saved(), "it was marked");
-    session.saving();
+    assert!(!session.mark_unsaved(), "it was marked");
+    session.clear_unsaved();
     assert_eq!(use_at(9_000), UseResult::First(Duration::from_secs(5)));
-    session.saving();
-    assert!(session.not_saved());
-    assert!(!session.not_saved());
+    session.clear_unsaved();
+    assert!(session.mark_unsaved());
+    assert!(!session.mark_unsaved());
     assert_eq!(use_at(10_000), UseResult::Again, "it waits to be saved");
 }
 

@@ -94,7 +94,7 @@ fn the_tokens_of_the_user_end_that_a_request_names() {
 fn a_request_that_names_no_user_says_why_nothing_ends() {
     let email = json!({"format": "email", "email": "ada@a.test"});
     for (body, expected) in [
-        (json!([]), Unrevoked::Malformed("the body is not an unambiguous JSON object")),
+        (json!([]), Unrevoked::Malformed("the body must be a JSON object without repeated members")),
         (json!({}), Unrevoked::Malformed("`sub_id` is missing")),
         (
             json!({"sub_id": email.clone(), "subject": email}),

@@ -24,7 +24,7 @@ impl StreamMetadata {
     /// Parses the document of this issuer.
     pub(super) fn read(document: &[u8], issuer: &str, insecure_http: bool) -> Result<Self, String> {
         let members = json::object(document)
-            .map_err(|_why| "the metadata is not an unambiguous JSON object".to_owned())?;
+            .map_err(|_why| "the metadata must be a JSON object without repeated members".to_owned())?;
         match members.get("issuer").and_then(Value::as_str) {
             Some(named) if named == issuer => {}
             Some(named) => {
