@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::BAD;
 use super::table::columns;
+use super::{BAD, warn};
 use crate::authority;
 use crate::config::{self, IssuerSettings, Settings};
 use crate::enforce::explain::span;
@@ -25,15 +25,9 @@ pub(super) fn check(path: &Path) -> ExitCode {
     match config::load(path) {
         Ok(loaded) => {
             for (path, expiry) in expired(&loaded.settings) {
-                drop(writeln!(
-                    std::io::stderr(),
-                    "warning: {}: the certificate expired on {expiry}",
-                    path.display()
-                ));
+                warn(format_args!("{}: the certificate expired on {expiry}", path.display()));
             }
-            for warning in warnings::warnings(&loaded.settings) {
-                drop(writeln!(std::io::stderr(), "warning: {warning}"));
-            }
+            warnings::warnings(&loaded.settings).iter().for_each(warn);
             let summary = format!("{} is good.\n{}", path.display(), summary(&loaded.settings));
             // A closed standard output is not an error; the exit code still tells the result.
             drop(std::io::stdout().write_all(summary.as_bytes()));

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::event::time;
 use super::remote::{Failure, Remote, encoded, report};
 use super::table::{details, documents};
+use super::warn;
 use crate::time::parse_duration;
 
 /// The command, and the gate to call.
@@ -24,6 +25,8 @@ pub(super) struct CredentialArgs {
 #[derive(Subcommand)]
 enum CredentialCommand {
     /// Create a credential and show its secret, which is never shown again.
+    ///
+    /// Without --role and --scope its tokens pass only the routes that require neither; a warning says so.
     Create(New),
     /// List all credentials, or those of one user.
     List {
@@ -116,6 +119,9 @@ impl CredentialCommand {
         match self {
             Self::Create(new) => {
                 let made = remote.call(Method::POST, "/v1/credentials", Some(&new.document()))?;
+                if new.roles.is_empty() && new.scopes.is_empty() {
+                    warn(carries_nothing(&made));
+                }
                 Ok(remote.text(&made, secret))
             }
             Self::List { owner } => {
@@ -189,6 +195,14 @@ fn shown(credential: &Value) -> String {
 fn secret(made: &Value) -> String {
     let both = details(made, &["client_id", "client_secret"]);
     format!("{both}\nThe secret is never shown again: store it where only the application can read it.")
+}
+
+/// The warning about a credential that nothing can be added to later.
+fn carries_nothing(made: &Value) -> String {
+    let client_id = made["client_id"].as_str().unwrap_or_default();
+    format!(
+        "credential {client_id}: its tokens carry no roles and no scopes, so routes that require roles or scopes reject them with 403; delete it, and create one with --role or --scope"
+    )
 }
 
 fn table(credentials: &Value, owner: Option<&str>) -> String {

@@ -1,5 +1,7 @@
 //! The command line: one module per command, and those that several share (`remote`, `listing`, `table`).
 
+use std::fmt::Display;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -129,6 +131,11 @@ struct Configured {
     /// The configuration file (TOML); config/reference.toml explains every key.
     #[arg(long, value_name = "FILE", env = "PORTCULLIS_CONFIG", default_value = "config/portcullis.toml")]
     config: PathBuf,
+}
+
+/// Prints what succeeded but may not be what was meant, on standard error.
+fn warn(warning: impl Display) {
+    drop(writeln!(std::io::stderr(), "warning: {warning}"));
 }
 
 /// Parses the arguments, runs the command and returns its exit code.

@@ -180,7 +180,7 @@ fn tables_are_for_people_and_json_is_the_document() {
     assert_eq!((&user["id"], &user["roles"]), (&json!("zoë & co/1"), &json!(["r", "s"])));
 
     let create = ["credential", "create", "--name", "Robot", "--owner", "zoë & co/1", "--tenant", "t"];
-    let said = operated.says(&create);
+    let said = operated.run(&create).out;
     let (client_id, rest) = said.strip_prefix("client id      ").unwrap().split_once('\n').unwrap();
     let secret = rest.strip_prefix("client secret  ").unwrap().lines().next().unwrap();
     assert!(said.contains("never shown again"), "{said}");
@@ -225,7 +225,8 @@ fn an_owner_is_shown_nobody_elses_credentials() {
     let mut made = Vec::new();
     for user in ["alice", "bob"] {
         operated.says(&["user", "create", user]);
-        made.push(operated.json(&["credential", "create", "--name", user, "--owner", user]));
+        let create = ["credential", "create", "--name", user, "--owner", user, "--scope", "read:deals"];
+        made.push(operated.json(&create));
     }
     let (hers, his) = (text(&made[0], "client_id"), text(&made[1], "client_id"));
     let listed = operated.says(&["credential", "list", "--owner", "bob"]);
@@ -242,6 +243,32 @@ fn an_owner_is_shown_nobody_elses_credentials() {
     }
     operated.token(&made[0]);
     operated.says(&["credential", "delete", hers, "--owner", "alice"]);
+}
+
+#[test]
+fn a_credential_whose_tokens_carry_nothing_is_created_with_a_warning() {
+    let operated = Operated::start("");
+    operated.says(&["user", "create", "alice", "--role", "case-reader"]);
+    let create = ["credential", "create", "--name", "Robot", "--owner", "alice"];
+    for form in [&[][..], &["--json"]] {
+        let outcome = operated.run(&[&create[..], form].concat());
+        let client_id = match form {
+            [] => outcome.out.lines().next().unwrap().strip_prefix("client id      ").unwrap().to_owned(),
+            _ => {
+                let made: Value = serde_json::from_str(&outcome.out).unwrap();
+                assert_eq!(operated.opens("/cases/1", &operated.token(&made)), 403, "as the warning says");
+                text(&made, "client_id").to_owned()
+            }
+        };
+        let warning = format!(
+            "warning: credential {client_id}: its tokens carry no roles and no scopes, so routes that require roles \
+             or scopes reject them with 403; delete it, and create one with --role or --scope\n"
+        );
+        assert_eq!((outcome.code, outcome.err), (0, warning));
+    }
+    for given in [["--role", "case-reader"], ["--scope", "read:deals"]] {
+        operated.says(&[&create[..], &given].concat());
+    }
 }
 
 #[test]
@@ -332,6 +359,8 @@ fn at_no_level_the_log_tells_a_secret_or_who_somebody_is() {
         person,
         "--tenant",
         "tenant-0815",
+        "--scope",
+        "read:deals",
     ]);
     let client_id = text(&made, "client_id");
     let renewed = operated.json(&["credential", "secret", client_id, "--overlap", "1h"]);
