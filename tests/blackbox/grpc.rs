@@ -18,13 +18,14 @@ use tonic::metadata::MetadataValue;
 use tonic::server::{StreamingService, UnaryService};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use testkit::block_on;
+use testkit::collector::{Collector, Span};
 use testkit::frames::{self, END_STREAM, Frames};
 use testkit::gate::Gate;
 use testkit::h2_client;
 use testkit::raw_upstream::RawUpstream;
 use testkit::settings::Settings;
 use testkit::tokens::Issuer;
+use testkit::{block_on, eventually};
 
 /// Messages are bytes as they are: no schema is needed to prove that they pass.
 #[derive(Clone, Copy, Default)]
@@ -258,6 +259,69 @@ fn a_streaming_call_is_cut_when_its_token_ends() {
         assert!((gate.cuts("subject_revoked") - 1.0).abs() < 1e-9);
         let again = unary(&mut grpc, "hello", &token).await.unwrap_err();
         assert_eq!(again.code(), Code::Unauthenticated, "the connection lives on: {again}");
+    });
+}
+
+#[test]
+fn calls_have_spans_that_end_with_their_trailers() {
+    block_on(async {
+        let (issuer, collector) = (Issuer::new(), Collector::start());
+        let traced = |url: &str| {
+            let telemetry = format!("otlp_endpoint = \"{}\"\ntrace_sample_ratio = 1", collector.url());
+            let settings = settings(url, &issuer).telemetry(&telemetry).telemetry("log_paths = true").admin();
+            Gate::start(&settings.toml("[streams]\ncheck_interval = \"100ms\"\n"))
+        };
+        let gate = traced(&serve_echo().await);
+        let mut grpc = Channel::connect(&gate).await;
+        let bidi = PathAndQuery::from_static("/test.Echo/Bidi");
+        let token = issuer.token().claim("sub", "bob").build();
+        grpc.ready().await.unwrap();
+        let first = futures_util::stream::iter([Bytes::from("0")]).chain(futures_util::stream::pending());
+        let call = grpc.streaming(with_token(Box::pin(first), &token), bidi, Raw);
+        let mut answers = call.await.unwrap().into_inner();
+        assert_eq!(answers.message().await.unwrap().unwrap(), "0");
+        assert_eq!(unary(&mut grpc, "hello", &issuer.good()).await.unwrap().get_ref(), "hello");
+        // A status of the application's own is no failure of HTTP.
+        assert_eq!(unary(&mut grpc, "fail", &issuer.good()).await.unwrap_err().code(), Code::DataLoss);
+        let calls = || -> Vec<Span> {
+            let spans = collector.spans().into_iter();
+            spans.filter(|span| span.text("url.path") == "/test.Echo/Unary").collect()
+        };
+        let unaries = eventually("both calls", || Some(calls()).filter(|calls| calls.len() == 2));
+        assert!(!collector.spans().iter().any(|span| span.text("url.path") == "/test.Echo/Bidi"), "not over");
+        gate.publish(&serde_json::json!({"type": "subject-revoked", "subject": "bob"}));
+        assert_eq!(answers.message().await.unwrap_err().code(), Code::Unauthenticated);
+        let streamed = collector.wait_for("the stream", |span| span.text("url.path") == "/test.Echo/Bidi");
+        assert!(unaries.iter().all(|span| streamed.start < span.start && streamed.end > span.end));
+        for (server, ended_by) in [(&unaries[0], ""), (&unaries[1], ""), (&streamed, "gate")] {
+            let (server, client) = collector.wait_for_call("both", |span| span.span_id == server.span_id);
+            assert_eq!((server.name.as_str(), client.name.as_str()), ("POST /test.Echo/{*method}", "POST"));
+            for (name, value) in [
+                ("http.route", "/test.Echo/{*method}"),
+                ("network.protocol.version", "2"),
+                ("url.scheme", "https"),
+                ("portcullis.decision", "allow"),
+                ("portcullis.ended_by", ended_by),
+            ] {
+                assert_eq!(server.text(name), value, "{name} of {server:#?}");
+            }
+            assert_eq!((client.text("url.scheme"), client.text("portcullis.upstream")), ("http", "api"));
+            for span in [&server, &client] {
+                let said = (span.text("http.response.status_code"), span.text("error.type"), span.is_error);
+                assert_eq!(said, ("200", "", false), "{span:#?}");
+            }
+            assert!(server.start <= client.start && client.end <= server.end);
+        }
+
+        let gone = traced(&format!("h2c://127.0.0.1:{}", testkit::ports::reserved().port()));
+        let mut grpc = Channel::connect(&gone).await;
+        assert_eq!(unary(&mut grpc, "hello", &issuer.good()).await.unwrap_err().code(), Code::Unavailable);
+        let is_failed = |span: &Span| span.text("error.type") == "connect";
+        let (server, client) = collector.wait_for_call("the call that failed", is_failed);
+        assert!(server.is_error && client.is_error, "{server:#?} {client:#?}");
+        // The gate answers in gRPC's own form, whose status is that of trailers.
+        let status = |span: &Span| span.text("http.response.status_code").to_owned();
+        assert_eq!((status(&server), status(&client)), ("200".to_owned(), String::new()));
     });
 }
 

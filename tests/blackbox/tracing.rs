@@ -2,7 +2,9 @@
 //! takes them.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
+use serde_json::json;
 use testkit::app::{self, App, Speaks};
 use testkit::collector::{Collector, Span, Takes};
 use testkit::gate::{Gate, field, message};
@@ -265,6 +267,72 @@ fn a_span_ends_with_its_stream() {
     assert_eq!((server.text("portcullis.ended_by"), server.is_error), ("", false));
 }
 
+/// Switches to `chat`, where it answers in upper case, and ends or resets the connection when it is told to.
+fn chatting() -> RawUpstream {
+    RawUpstream::scripted(|exchange| {
+        if exchange.request.field("upgrade").is_none() {
+            return exchange.ok("no upgrade");
+        }
+        exchange.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n");
+        loop {
+            match exchange.read_some() {
+                Ok(bytes) if bytes == b"reset" => return Next::Reset,
+                Ok(bytes) if !bytes.is_empty() && bytes != b"end" => {
+                    drop(exchange.write(bytes.to_ascii_uppercase()));
+                }
+                _ => return Next::Close,
+            }
+        }
+    })
+}
+
+#[test]
+fn the_spans_of_a_tunnel_end_with_it_and_say_who_ended_it() {
+    let (upstream, issuer, collector) = (chatting(), Issuer::new(), Collector::start());
+    let telemetry = format!("{}\nlog_paths = true", traces(&collector, "1"));
+    let settings = Settings::plaintext().telemetry(&telemetry).guarding(&upstream.url(), &issuer).admin();
+    let gate = Gate::start(&settings.toml("[streams]\ncheck_interval = \"100ms\"\n"));
+    let open = |path: &str| {
+        let token = issuer.token().claim("sub", path).build();
+        let request = gate.get(path).token(&token).field("Connection", "Upgrade").field("Upgrade", "chat");
+        let mut wire = gate.connect();
+        wire.send(request.bytes()).unwrap();
+        assert_eq!(wire.head().unwrap().status, 101);
+        wire.send("hello").unwrap();
+        assert_eq!(wire.take(5).unwrap(), b"HELLO");
+        wire
+    };
+    let mut wires = ["/left", "/ended", "/reset", "/cut"].map(|path| (path, open(path)));
+    assert_eq!(gate.get("/other").token(&issuer.good()).send().status(), 200);
+    let other = collector.wait_for("another request", at("/other"));
+    assert_eq!(collector.spans().len(), 2, "no tunnel is over: {:#?}", collector.spans());
+    for (path, wire) in &mut wires {
+        match *path {
+            "/ended" => wire.send("end").unwrap(),
+            "/reset" => wire.send("reset").unwrap(),
+            "/cut" => drop(gate.publish(&json!({"type": "subject-revoked", "subject": "/cut"}))),
+            _ => *wire = gate.connect(),
+        }
+    }
+    for (path, ended_by) in [("/left", ""), ("/ended", ""), ("/reset", "upstream"), ("/cut", "gate")] {
+        let (server, client) = collector.wait_for_call(path, at(path));
+        assert_eq!((server.name.as_str(), client.name.as_str()), ("GET /{*rest}", "GET"), "{path}");
+        assert!(server.start < other.start && server.end > other.end, "{path}: {server:#?}");
+        assert!(server.start <= client.start && client.end == server.end, "{path}: {client:#?}");
+        for span in [&server, &client] {
+            let said = (span.text("http.response.status_code"), span.text("error.type"), span.is_error);
+            assert_eq!(said, ("101", "", false), "{path}: {span:#?}");
+        }
+        let said = (server.text("portcullis.decision"), server.text("portcullis.ended_by"));
+        assert_eq!(said, ("allow", ended_by), "{path}");
+        let sent = upstream.seen().into_iter().find(|seen| seen.target() == path).unwrap();
+        assert_eq!(
+            sent.field("traceparent").unwrap(),
+            format!("00-{}-{}-01", server.trace_id, client.span_id)
+        );
+    }
+}
+
 /// Holds docs/configuration.md, Settings: telemetry.otlp_headers
 /// Holds docs/configuration.md, Settings: telemetry.otlp_ca, .otlp_service_name
 #[test]
@@ -321,6 +389,60 @@ fn what_the_collector_does_not_take_is_counted_and_no_request_notices() {
     let records = gate.log().records();
     let warnings = records.iter().filter(|record| message(record) == Some("spans cannot be exported"));
     assert_eq!(warnings.count(), 1, "one a minute");
+}
+
+#[test]
+fn an_overloaded_collector_says_when_it_is_asked_again_and_what_it_never_takes_is_counted_once() {
+    let (mut gate, _upstream, issuer, collector) = traced(Settings::plaintext());
+    let send = || assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200);
+    let is = |result: &'static str, expected: f64| {
+        let counted = || ((spans(&gate, result) - expected).abs() < 1e-9).then_some(());
+        eventually(&format!("{expected} spans {result}"), counted);
+    };
+    for (nth, status) in ["429 Too Many Requests", "503 Service Unavailable"].into_iter().enumerate() {
+        let asked = collector.exports().len();
+        collector.set(Takes::Later(status, 0));
+        send();
+        is("failed", 2.0 * (nth + 1) as f64);
+        assert_eq!(collector.exports().len() - asked, 5, "{status}");
+    }
+    collector.set(Takes::All);
+    send();
+    is("exported", 2.0);
+    is("failed", 4.0);
+    let asked = collector.exports().len();
+    collector.set(Takes::Later("429 Too Many Requests", 30));
+    send();
+    eventually("it was asked", || (collector.exports().len() > asked).then_some(()));
+    collector.set(Takes::All);
+    // Without the collector's wish it would be asked again after a second.
+    testkit::let_pass(Duration::from_secs(2));
+    assert_eq!((collector.exports().len() - asked, collector.spans().len()), (1, 2));
+    send();
+    gate.signal("TERM");
+    assert_eq!(gate.wait_for_exit(testkit::PATIENCE).code(), Some(0));
+    assert_eq!(collector.spans().len(), 6, "the end does not wait, and loses nothing");
+}
+
+#[test]
+fn a_collector_that_is_slow_or_closes_in_the_middle_costs_no_span_and_no_request_waits() {
+    let (gate, _upstream, issuer, collector) = traced(Settings::plaintext());
+    let send = || assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200);
+    let mut sent = 0.0;
+    for takes in [Takes::HangsUpWhileReading, Takes::HangsUpWhileAnswering, Takes::AllButHesitates] {
+        let asked = collector.exports().len();
+        collector.set(takes);
+        send();
+        eventually("it was asked", || (collector.exports().len() > asked).then_some(()));
+        send();
+        assert!((spans(&gate, "exported") - sent).abs() < 1e-9, "it has not said that it took them");
+        collector.set(Takes::All);
+        sent += 4.0;
+        eventually("all are exported", || (spans(&gate, "exported") >= sent).then_some(()));
+        assert!((spans(&gate, "exported") - sent).abs() < 1e-9, "each is counted once");
+    }
+    assert!(spans(&gate, "failed") + spans(&gate, "dropped") < 1e-9);
+    assert_eq!(collector.spans().len(), 12, "and each arrived once");
 }
 
 #[test]

@@ -17,6 +17,14 @@ pub enum Takes {
     AllButOne,
     /// It answers with this status and takes nothing.
     Nothing(&'static str),
+    /// It answers with this status, takes nothing, and wants to be asked again after so many seconds.
+    Later(&'static str, u32),
+    /// It takes everything, and answers only once it is to do something else.
+    AllButHesitates,
+    /// It closes the connection before it has read all.
+    HangsUpWhileReading,
+    /// It closes the connection in the middle of its answer.
+    HangsUpWhileAnswering,
     /// It closes the connection at once.
     HangsUp,
     /// It reads, and stays silent until the gate closes the connection.
@@ -124,13 +132,26 @@ fn serve(
         if matches!(now, Takes::HangsUp) {
             return Next::Close;
         }
+        if matches!(now, Takes::HangsUpWhileReading) {
+            return Next::Reset;
+        }
         let Ok(body) = exchange.read_body() else { return Next::Close };
         assert_eq!(exchange.request.line(), "POST /v1/traces HTTP/1.1");
         assert_eq!(exchange.request.field("content-type").as_deref(), Some("application/x-protobuf"));
         match now {
             Takes::Silence => return exchange.wait_for_close(),
             Takes::Nothing(status) => return exchange.answer(status, "", ""),
-            Takes::All | Takes::AllButOne | Takes::HangsUp => {}
+            Takes::Later(status, seconds) => {
+                return exchange.answer(status, &format!("retry-after: {seconds}\r\n"), "");
+            }
+            Takes::HangsUpWhileAnswering => {
+                exchange.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n\n");
+                return Next::Close;
+            }
+            Takes::AllButHesitates => eventually("the collector is to do something else", || {
+                (!matches!(*takes.lock().unwrap(), Takes::AllButHesitates)).then_some(())
+            }),
+            Takes::All | Takes::AllButOne | Takes::HangsUp | Takes::HangsUpWhileReading => {}
         }
         taken.lock().unwrap().extend(spans(&body));
         // `partial_success { rejected_spans: 1 }`.
