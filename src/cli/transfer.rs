@@ -106,14 +106,21 @@ pub(super) fn import(settings: &Settings, from: &Path) -> Result<StateDone, Stri
     } else {
         ""
     };
+    let kept = match &*report.kept_directories {
+        [] => String::new(),
+        names => format!(
+            "; not replaced, because they changed here or came from elsewhere: the SCIM directories {}",
+            names.join(", ")
+        ),
+    };
     let (events, known, sessions) = (report.events, report.known, report.sessions);
     Ok(StateDone {
         text: format!(
-            "imported {events} events ({known} were known) and {sessions} last uses; {refused}{note}"
+            "imported {events} events ({known} were known) and {sessions} last uses; {refused}{kept}{note}"
         ),
         document: json!({
             "events": events, "known": known, "sessions": sessions,
-            "not_before": report.not_before.to_string(), "complete": !report.keeps_beginning,
+            "kept_directories": report.kept_directories, "not_before": report.not_before.to_string(), "complete": !report.keeps_beginning,
         }),
     })
 }

@@ -74,6 +74,7 @@ mod tooling;
 mod tracing;
 mod tracked;
 mod transfer;
+mod transfer_directories;
 mod transmitters;
 mod upgrades;
 mod upstreams;

@@ -14,9 +14,11 @@ use super::log::{Beat, EntryPosition, PAGE};
 use super::supervise::random_id;
 use super::{Fleet, PATIENCE, RedisTerms, Settings, lock, prepare, removed};
 use crate::metrics::Metrics;
-use crate::state::directory::{DirectoryEntry, DirectoryRevision};
+use crate::state::directory::DirectoryRevision;
 use crate::state::record::EventKind;
-use crate::state::transfer::{DirectoryLine, ForgottenLine, ImportReport, StateCopy, StateSource};
+use crate::state::transfer::{
+    DirectoryImport, DirectoryLine, ForgottenLine, ImportReport, StateCopy, StateSource,
+};
 use crate::state::{OpenError, StoreError, mirror};
 use crate::time::{Monotonic, Now, Timestamp};
 
@@ -26,7 +28,8 @@ pub(super) const UNFINISHED: &str = "importing";
 const QUIET: Duration = Duration::from_secs(3);
 /// How many entries one call appends.
 const BATCH: usize = 500;
-/// The origin's field with the identity of the store that was imported first.
+/// The origin's field with the identity of the store that was imported first. Fields that begin with it hold the revisions at which
+/// imports left directories.
 const IMPORTED: &str = "imported";
 
 fn refused(why: impl std::fmt::Display) -> OpenError {
@@ -100,8 +103,12 @@ pub(in crate::state) async fn write(
     fleet.read_log(&beat).await.map_err(refused)?;
     let mut report = fleet.add_events(copy).await.map_err(refused)?;
     report.sessions = fleet.add_sessions(copy, beat.stamp.is_none()).await.map_err(refused)?;
-    fleet.add_documents(copy).await.map_err(refused)?;
-    report.not_before = fleet.set_beginning(copy, beat.created_at).await.map_err(refused)?;
+    let imported = fleet.imported_first(copy).await.map_err(refused)?;
+    fleet.add_usage_of(copy).await.map_err(refused)?;
+    let is_of_same = imported.as_deref() == Some(&copy.header.identity);
+    report.kept_directories = fleet.add_directories(copy, is_of_same).await.map_err(refused)?;
+    let known = beat.created_at;
+    report.not_before = fleet.set_beginning(copy, known, imported.as_deref()).await.map_err(refused)?;
     report.keeps_beginning = copy.header.in_use;
     if is_new {
         fleet.set_origin("version", VERSION).await.map_err(refused)?;
@@ -180,33 +187,64 @@ impl Fleet {
         Ok(count)
     }
 
-    async fn add_documents(&self, copy: &StateCopy) -> Result<(), StoreError> {
+    async fn add_usage_of(&self, copy: &StateCopy) -> Result<(), StoreError> {
         let missing = copy.missing_usage(&self.usage(None).await?);
         for rows in missing.chunks(BATCH) {
             self.add_usage(rows.to_vec()).await?;
         }
-        let none = DirectoryRevision::default();
-        for directory in &copy.directories {
-            let entry = |(key, body): &(String, String)| DirectoryEntry {
-                key: key.as_str().into(),
-                body: Some(body.as_str().into()),
-            };
-            let entries: Vec<DirectoryEntry> = directory.entries.iter().map(entry).collect();
-            drop(self.change_directory(&directory.name, &none, &entries, directory.revision).await?);
-        }
         Ok(())
     }
 
-    /// Sets since when the log knows everything, and what was removed from the copied log.
-    async fn set_beginning(&self, copy: &StateCopy, known: Timestamp) -> Result<Timestamp, RedisFault> {
-        let mut get = cmd("HGET");
-        get.arg(&self.keys.origin).arg(IMPORTED);
-        let imported: Option<String> = self.log_lane()?.ask(&get, PATIENCE).await?;
+    /// Adds the copied directories, and returns the names of those that stay as they are. `is_of_same`: the store that was
+    /// imported first is the one of this copy.
+    async fn add_directories(&self, copy: &StateCopy, is_of_same: bool) -> Result<Vec<String>, StoreError> {
+        let mut kept = Vec::new();
+        for directory in &copy.directories {
+            let field = format!("{IMPORTED}:{}", directory.name);
+            let noted = self.origin(&field).await?.filter(|_| is_of_same).and_then(|text| text.parse().ok());
+            let held = self.directory_news(&directory.name, &DirectoryRevision::default()).await?;
+            match directory.onto(held.as_ref(), noted) {
+                DirectoryImport::Same => {}
+                DirectoryImport::Kept => kept.push(directory.name.clone()),
+                DirectoryImport::Change(from, entries) => {
+                    let made =
+                        self.change_directory(&directory.name, &from, &entries, directory.revision).await?;
+                    // A gate may have changed it meanwhile.
+                    let Some(DirectoryRevision { number, .. }) = made else {
+                        kept.push(directory.name.clone());
+                        continue;
+                    };
+                    self.set_origin(&field, &number.to_string()).await?;
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    /// The identity of the store that was imported before this one; notes that of the copy when it is the first.
+    async fn imported_first(&self, copy: &StateCopy) -> Result<Option<String>, RedisFault> {
+        let imported = self.origin(IMPORTED).await?;
         if imported.is_none() {
             // Written before the beginning moves: after a crash between the two, another source would count as the first.
             self.set_origin(IMPORTED, &copy.header.identity).await?;
         }
-        let beginning = copy.beginning(known, imported.as_deref());
+        Ok(imported)
+    }
+
+    async fn origin(&self, field: &str) -> Result<Option<String>, RedisFault> {
+        let mut get = cmd("HGET");
+        get.arg(&self.keys.origin).arg(field);
+        self.log_lane()?.ask(&get, PATIENCE).await
+    }
+
+    /// Sets since when the log knows everything, and what was removed from the copied log.
+    async fn set_beginning(
+        &self,
+        copy: &StateCopy,
+        known: Timestamp,
+        imported: Option<&str>,
+    ) -> Result<Timestamp, RedisFault> {
+        let beginning = copy.beginning(known, imported);
         let mut retentions: Vec<String> =
             copy.forgotten.iter().map(|line| format!("{}:0", line.retention)).collect();
         retentions.dedup();

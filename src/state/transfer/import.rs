@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::{ImportReport, StateCopy};
-use crate::state::directory::{DirectoryEntry, DirectoryRevision};
+use super::{DirectoryImport, ImportReport, StateCopy};
+use crate::state::directory::DirectoryRevision;
 use crate::state::redis::entry::LogEntry;
 use crate::state::rows;
 use crate::state::schema::companion;
 use crate::state::{CHUNK, OpenError, Store, StoreError, backup, mirror, redis};
 use crate::time::{Now, Timestamp};
 
-/// The name under which the identity of an imported store is kept, in the table of key sets; no issuer has it.
+/// The name under which the identity of an imported store is kept, in the table of key sets; no issuer has it. Names below it hold
+/// the revisions at which imports left directories.
 const IMPORTED: (&str, &str) = ("state/imported", "state");
 
 /// The store to import into.
@@ -113,11 +114,12 @@ async fn add(
         store.save_idle_terms(terms).await?;
     }
     store.add_usage(copy.missing_usage(&store.usage(None).await?)).await?;
-    add_directories(copy, store).await?;
-    let imported = store.key_set(IMPORTED).await?.and_then(|(text, ..)| String::from_utf8(text).ok());
+    let imported = mark(store, IMPORTED).await?;
     store
         .save_key_set(IMPORTED, imported.as_deref().unwrap_or(&copy.header.identity).as_bytes(), now)
         .await?;
+    let is_of_same = imported.as_deref() == Some(&copy.header.identity);
+    report.kept_directories = add_directories(copy, store, is_of_same).await?;
     let beginning = copy.beginning(store.not_before(), imported.as_deref());
     store.writer.run(move |db| rows::set_not_before(db, beginning)).await?;
     report.not_before = beginning;
@@ -153,16 +155,37 @@ fn remember(db: &Connection, (issuer, retention, until): &(Arc<str>, i64, i64)) 
     Ok(())
 }
 
-/// Adds the directories that the store does not have. One that it has is newer, or was imported earlier.
-async fn add_directories(copy: &StateCopy, store: &Store) -> Result<(), StoreError> {
-    let none = DirectoryRevision::default();
+/// What an earlier import noted under this name.
+async fn mark(store: &Store, name: (&str, &str)) -> Result<Option<String>, StoreError> {
+    Ok(store.key_set(name).await?.and_then(|(text, ..)| String::from_utf8(text).ok()))
+}
+
+/// Adds the copied directories, and returns the names of those that stay as they are. `is_of_same`: the store that was imported
+/// first is the one of this copy.
+async fn add_directories(
+    copy: &StateCopy,
+    store: &Store,
+    is_of_same: bool,
+) -> Result<Vec<String>, StoreError> {
+    let mut kept = Vec::new();
     for directory in &copy.directories {
-        let entry = |(key, body): &(String, String)| DirectoryEntry {
-            key: key.as_str().into(),
-            body: Some(body.as_str().into()),
-        };
-        let entries = directory.entries.iter().map(entry).collect();
-        drop(store.change_directory(&directory.name, &none, entries, directory.revision).await?);
+        let place = format!("{}/{}", IMPORTED.0, directory.name);
+        let place = (place.as_str(), IMPORTED.1);
+        let noted = mark(store, place).await?.filter(|_| is_of_same).and_then(|text| text.parse().ok());
+        let held = store.directory_news(&directory.name, &DirectoryRevision::default()).await?;
+        match directory.onto(held.as_ref(), noted) {
+            DirectoryImport::Same => {}
+            DirectoryImport::Kept => kept.push(directory.name.clone()),
+            DirectoryImport::Change(from, entries) => {
+                let made =
+                    store.change_directory(&directory.name, &from, entries, directory.revision).await?;
+                let Some(DirectoryRevision { number, .. }) = made else {
+                    kept.push(directory.name.clone());
+                    continue;
+                };
+                store.save_key_set(place, number.to_string().as_bytes(), Now::read()).await?;
+            }
+        }
     }
-    Ok(())
+    Ok(kept)
 }

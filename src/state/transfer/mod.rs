@@ -13,9 +13,11 @@ use super::redis::entry::{EntryWire, LogEntry};
 use crate::identity::{Key, SubjectKey, TokenKey, TokenNames};
 use crate::time::{Now, Timestamp};
 
+mod directories;
 mod export;
 mod import;
 
+pub(in crate::state) use directories::DirectoryImport;
 pub(in crate::state) use export::StateSource;
 pub use export::{ExportedStore, export};
 pub use import::{ImportingStore, import};
@@ -161,6 +163,8 @@ pub struct ImportReport {
     pub sessions: usize,
     /// Tokens issued before this moment are rejected.
     pub not_before: Timestamp,
+    /// Directories that stay as they are, although the file has others.
+    pub kept_directories: Vec<String>,
     /// Whether the store's beginning stays as it was because the file does not contain everything that the source knew.
     pub keeps_beginning: bool,
 }
