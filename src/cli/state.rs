@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Builder;
 
 use super::{BAD, Configured, transfer};
-use crate::config::{self, OnEmpty, Settings, StoreSettings};
+use crate::config::{self, OnEmpty, Problems, Settings, StoreSettings};
 use crate::state::{Past, Store, redis};
 use crate::time::Now;
 
@@ -37,65 +37,56 @@ enum StateCommand {
     Backup(BackupArgs),
     /// Write the state to a file, to move it to another store.
     ///
-    /// The file holds events, last uses, idle timeouts, usage, SCIM directories and the time before which tokens are refused, as
-    /// lines of JSON. It holds no keys, and nothing of the authority. A running gate may use the store meanwhile, but only an
-    /// export of a stopped one is complete. An export from Redis has no last uses: tokens in use may have to be obtained again.
-    /// Exits with 0 when the file is complete, with 1 when not, with 2 when the configuration is bad.
-    Export(ExportArgs),
+    /// The file must not exist yet. With `-` the state goes to standard output, and the result to standard error. It holds
+    /// events, last uses, idle timeouts, usage, SCIM directories and the time before which tokens are refused, as lines of JSON;
+    /// no keys, and nothing of the authority. A running gate may use the store meanwhile, but only an export of a stopped one is
+    /// complete. An export from Redis has no last uses: tokens in use may have to be obtained again. Exits with 0 when the file
+    /// is complete, with 1 when not, with 2 when the configuration is bad.
+    Export(TransferArgs),
     /// Add the state in an exported file to the store that the configuration names.
     ///
     /// Creates the store where there is none. What the store has already stays; revocations of both are in force. A SCIM directory
-    /// from an earlier export of the same store is brought up to date, unless it has changed since. Running the import again changes nothing, and completes one that was interrupted; until then no gate starts on a store that it
-    /// creates. Exits with 0 when all of the file is in the store, with 1 when not, with 2 when the configuration is bad.
-    Import(ImportArgs),
+    /// from an earlier export of the same store is brought up to date, unless it has changed since. Running the import again
+    /// changes nothing, and completes one that was interrupted; until then no gate starts on a store that it creates. Exits with
+    /// 0 when all of the file is in the store, with 1 when not, with 2 when the configuration is bad.
+    Import(TransferArgs),
+}
+
+/// What all of them take.
+#[derive(Args)]
+struct StateOptions {
+    #[command(flatten)]
+    configured: Configured,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
 struct InitArgs {
     #[command(flatten)]
-    configured: Configured,
+    options: StateOptions,
     /// Accept tokens that were issued before now: none was revoked yet.
     #[arg(long)]
     accept_existing_tokens: bool,
-    /// Print the result as JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Args)]
 struct BackupArgs {
     #[command(flatten)]
-    configured: Configured,
+    options: StateOptions,
     /// Copy the file of the authority (authority.path) instead.
     #[arg(long)]
     authority: bool,
-    /// Print the result as JSON.
-    #[arg(long)]
-    json: bool,
     /// The copy, which must not exist yet.
     path: PathBuf,
 }
 
 #[derive(Args)]
-struct ExportArgs {
+struct TransferArgs {
     #[command(flatten)]
-    configured: Configured,
-    /// Print the result as JSON, on standard error when the export goes to standard output.
-    #[arg(long)]
-    json: bool,
-    /// The file, which must not exist yet; `-` is standard output.
-    #[arg(value_name = "PATH|-")]
-    path: PathBuf,
-}
-
-#[derive(Args)]
-struct ImportArgs {
-    #[command(flatten)]
-    configured: Configured,
-    /// Print the result as JSON.
-    #[arg(long)]
-    json: bool,
-    /// The file; `-` is standard input.
+    options: StateOptions,
+    /// The exported file; `-` is standard output or standard input.
     #[arg(value_name = "PATH|-")]
     path: PathBuf,
 }
@@ -106,37 +97,38 @@ pub(super) struct StateDone {
     pub(super) document: Value,
 }
 
+impl StateOptions {
+    /// Does something with the configuration, if it is good.
+    fn load<T>(&self, act: impl FnOnce(&Settings) -> T) -> Result<T, Problems> {
+        config::load(&self.configured.config).map(|loaded| act(&loaded.settings))
+    }
+}
+
 /// Runs the command.
 pub(super) fn state(args: &StateArgs) -> ExitCode {
     let to_standard_output =
         matches!(&args.command, StateCommand::Export(args) if args.path.as_os_str() == "-");
-    let (outcome, json) = match &args.command {
-        StateCommand::Init(args) => (
-            config::load(&args.configured.config)
-                .map(|loaded| init(&loaded.settings, args.accept_existing_tokens)),
-            args.json,
-        ),
+    let (outcome, StateOptions { json, .. }) = match &args.command {
+        StateCommand::Init(InitArgs { options, accept_existing_tokens }) => {
+            (options.load(|settings| init(settings, *accept_existing_tokens)), options)
+        }
         // A backup job does not have the gate's secrets in its environment.
-        StateCommand::Backup(args) => (
-            config::load_to_judge(&args.configured.config, &[])
-                .map(|settings| back_up(&settings, args.authority, &args.path)),
-            args.json,
+        StateCommand::Backup(BackupArgs { options, authority, path }) => (
+            config::load_to_judge(&options.configured.config, &[])
+                .map(|settings| back_up(&settings, *authority, path)),
+            options,
         ),
-        StateCommand::Export(args) => (
-            config::load(&args.configured.config)
-                .map(|loaded| transfer::export(&loaded.settings, &args.path)),
-            args.json,
-        ),
-        StateCommand::Import(args) => (
-            config::load(&args.configured.config)
-                .map(|loaded| transfer::import(&loaded.settings, &args.path)),
-            args.json,
-        ),
+        StateCommand::Export(TransferArgs { options, path }) => {
+            (options.load(|settings| transfer::export(settings, path)), options)
+        }
+        StateCommand::Import(TransferArgs { options, path }) => {
+            (options.load(|settings| transfer::import(settings, path)), options)
+        }
     };
     let (code, text) = match outcome {
         Err(problems) => (ExitCode::from(BAD), Err(problems.to_string())),
         Ok(Err(problem)) => (ExitCode::FAILURE, Err(problem)),
-        Ok(Ok(done)) => (ExitCode::SUCCESS, Ok(if json { done.document.to_string() } else { done.text })),
+        Ok(Ok(done)) => (ExitCode::SUCCESS, Ok(if *json { done.document.to_string() } else { done.text })),
     };
     // If printing fails, the exit code still tells the result.
     drop(match text {

@@ -9,6 +9,7 @@ use testkit::app::{App, Speaks};
 use testkit::documents::{absent, document, quoted, table, unpromised};
 use testkit::gate::{Gate, field};
 use testkit::metrics::Scrape;
+use testkit::monitoring::WATCHED;
 use testkit::now;
 use testkit::raw_upstream::RawUpstream;
 use testkit::settings::Settings;
@@ -24,26 +25,6 @@ const HISTOGRAMS: [&str; 3] = [
 
 /// The metrics of gates that share a store, which tests/fleet looks at, and of gates that get signals.
 const OF_OTHERS: [&str; 2] = ["portcullis_signals_age_seconds", "portcullis_state_setup_warnings"];
-
-const AUTHORITY: &str = r#"
-[[issuers]]
-issuer = "https://gate.test"
-audiences = ["https://api.test"]
-algorithms = ["ES256"]
-authority = true
-
-[authority]
-issuer = "https://gate.test"
-audience = "https://api.test"
-path = "authority.db"
-
-[streams]
-check_interval = "100ms"
-
-[[upstreams]]
-name = "gone"
-url = "http://127.0.0.1:9"
-"#;
 
 fn guarded(settings: Settings) -> (Gate, RawUpstream, Issuer) {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -68,7 +49,7 @@ fn issue_token(gate: &Gate) {
 #[test]
 fn metrics_have_exactly_the_promised_names_types_and_labels() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
-    let settings = Settings::tls().guarding(&app.url(), &issuer).toml(AUTHORITY).admin();
+    let settings = Settings::tls().guarding(&app.url(), &issuer).toml(WATCHED).admin();
     let logout = format!(
         "[signals]\n[[logout]]\nname = \"op\"\nissuer = \"{}\"\naudiences = [\"app\"]\n",
         issuer.name

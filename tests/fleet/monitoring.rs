@@ -8,7 +8,7 @@ use testkit::app::{App, Speaks};
 use testkit::documents::block;
 use testkit::gate::Gate;
 use testkit::let_pass;
-use testkit::monitoring::{RULE_FILES, all_rules, dashboard, dashboard_queries, selectors};
+use testkit::monitoring::{RULE_FILES, WATCHED, all_rules, dashboard, dashboard_queries, selectors};
 use testkit::prometheus::PrometheusServer;
 use testkit::redis_server::RedisServer;
 use testkit::settings::Settings;
@@ -18,27 +18,6 @@ use testkit::transmitter::SignalTransmitter;
 
 /// How often traffic is made before a query without data fails the test.
 const ROUNDS: usize = 100;
-
-/// What is on the gate that stands alone beside a route for everything.
-const LONE: &str = r#"
-[[issuers]]
-issuer = "https://gate.test"
-audiences = ["https://api.test"]
-algorithms = ["ES256"]
-authority = true
-
-[authority]
-issuer = "https://gate.test"
-audience = "https://api.test"
-path = "authority.db"
-
-[streams]
-check_interval = "100ms"
-
-[[upstreams]]
-name = "gone"
-url = "http://127.0.0.1:9"
-"#;
 
 /// Runs docs/monitoring.md: promtool check rules
 #[test]
@@ -62,7 +41,7 @@ impl Watched {
     fn start() -> Self {
         let (app, issuer, server) = (App::start(Speaks::Http1), Issuer::new(), RedisServer::start());
         let transmitter = SignalTransmitter::start();
-        let lone = Settings::tls().guarding(&app.url(), &issuer).toml(LONE).admin();
+        let lone = Settings::tls().guarding(&app.url(), &issuer).toml(WATCHED).admin();
         let lone = lone
             .route("/gone", "upstream = \"gone\"")
             .route("/admins/{*rest}", "scopes = [\"admin\"]")

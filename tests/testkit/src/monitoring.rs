@@ -6,6 +6,28 @@ use serde_json::Value;
 
 use crate::documents::document;
 
+/// What a gate has beside a route for everything, so that most metrics have something to count: an authority, streams that are
+/// judged often, and an upstream that nobody listens at.
+pub const WATCHED: &str = r#"
+[[issuers]]
+issuer = "https://gate.test"
+audiences = ["https://api.test"]
+algorithms = ["ES256"]
+authority = true
+
+[authority]
+issuer = "https://gate.test"
+audience = "https://api.test"
+path = "authority.db"
+
+[streams]
+check_interval = "100ms"
+
+[[upstreams]]
+name = "gone"
+url = "http://127.0.0.1:9"
+"#;
+
 /// The files of rules.
 pub const RULE_FILES: [&str; 2] =
     ["config/monitoring/portcullis-recording.yaml", "config/monitoring/portcullis-alerts.yaml"];
