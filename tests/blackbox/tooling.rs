@@ -1,6 +1,7 @@
 //! What surrounds a gate: probes of containers, completions of shells, manual pages, the version.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use testkit::gate::{Gate, binary, portcullis, run_to_end};
 use testkit::raw_upstream::RawUpstream;
 use testkit::settings::Settings;
 use testkit::tokens::Issuer;
+use testkit::tools::root;
 
 /// The commands that `--help` lists below this one.
 pub fn subcommands(path: &[&str]) -> Vec<String> {
@@ -129,18 +131,93 @@ fn every_command_has_a_manual_page() {
 }
 
 #[test]
-fn the_version_names_the_commit() {
-    let version = portcullis(&["--version"]).out;
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
-    let asked = Command::new("git").args(["-C", root, "rev-parse", "HEAD"]).output();
-    let commit = asked
-        .ok()
-        .filter(|asked| asked.status.success())
-        .map(|asked| String::from_utf8(asked.stdout).unwrap());
-    let commit = std::env::var("PORTCULLIS_COMMIT").ok().or(commit);
-    let expected = match commit {
-        Some(commit) => format!("portcullis {} ({})\n", env!("CARGO_PKG_VERSION"), &commit.trim()[..12]),
-        None => format!("portcullis {}\n", env!("CARGO_PKG_VERSION")),
-    };
-    assert_eq!(version, expected);
+fn the_version_is_what_the_build_script_found() {
+    // The same run of the script built the binary and this test, so a commit made since is in neither.
+    assert_eq!(portcullis(&["--version"]).out, format!("portcullis {}\n", env!("PORTCULLIS_VERSION")));
+}
+
+/// A package with the build script of the product and a program that prints what the script found, in a folder of its own where
+/// nobody else commits.
+struct Versioned(tempfile::TempDir);
+
+impl Versioned {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let script = std::fs::read_to_string(root().join("build.rs")).unwrap();
+        std::fs::create_dir(folder.path().join("src")).unwrap();
+        for (file, text) in [
+            ("build.rs", script.as_str()),
+            ("src/main.rs", "fn main() { print!(\"{}\", env!(\"PORTCULLIS_VERSION\")); }"),
+            (
+                "Cargo.toml",
+                "[package]\nname = \"versioned\"\nversion = \"1.2.3\"\nedition = \"2024\"\n[workspace]\n",
+            ),
+            (".gitignore", "/target\n"),
+        ] {
+            std::fs::write(folder.path().join(file), text).unwrap();
+        }
+        Self(folder)
+    }
+
+    /// The version of the program as it is built now, in this folder.
+    fn version(&self, folder: &Path, told: Option<&str>) -> String {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["run", "--quiet", "--offline"]).current_dir(folder);
+        cargo.env_remove("RUSTFLAGS").env("CARGO_TARGET_DIR", self.0.path().join("target"));
+        match told {
+            Some(commit) => cargo.env("PORTCULLIS_COMMIT", commit),
+            None => cargo.env_remove("PORTCULLIS_COMMIT"),
+        };
+        let built = run_to_end(&mut cargo);
+        assert_eq!(built.code, 0, "{built:?}");
+        built.out
+    }
+
+    fn git(&self, arguments: &[&str]) -> String {
+        let mut git = Command::new("git");
+        git.args([
+            "-c",
+            "user.name=tests",
+            "-c",
+            "user.email=tests@example.com",
+            "-c",
+            "commit.gpgsign=false",
+        ]);
+        let done = run_to_end(git.args(arguments).current_dir(self.0.path()));
+        assert_eq!(done.code, 0, "{arguments:?}: {done:?}");
+        done.out
+    }
+
+    fn commit(&self) -> String {
+        self.git(&["commit", "--quiet", "--allow-empty", "--message", "A change"]);
+        self.git(&["rev-parse", "HEAD"])[..12].to_owned()
+    }
+}
+
+#[test]
+fn the_build_script_names_the_commit_that_is_checked_out_at_each_build() {
+    let archive = Versioned::new();
+    assert_eq!(archive.version(archive.0.path(), None), "1.2.3", "a source archive has no commit");
+    let package = Versioned::new();
+    let here = package.0.path();
+    package.git(&["init", "--quiet", "--initial-branch", "main"]);
+    package.git(&["add", "."]);
+    for _ in 0..2 {
+        let commit = package.commit();
+        assert_eq!(package.version(here, None), format!("1.2.3 ({commit})"));
+    }
+    package.git(&["pack-refs", "--all"]);
+    let packed = package.git(&["rev-parse", "HEAD"])[..12].to_owned();
+    assert_eq!(package.version(here, None), format!("1.2.3 ({packed})"));
+    let after = package.commit();
+    assert_ne!(after, packed);
+    assert_eq!(package.version(here, None), format!("1.2.3 ({after})"), "a branch that was packed");
+    package.git(&["worktree", "add", "--quiet", "-b", "other", "linked", "HEAD~1"]);
+    let linked = here.join("linked");
+    assert_eq!(package.version(&linked, None), format!("1.2.3 ({packed})"));
+    package.git(&["-C", "linked", "checkout", "--quiet", "--detach", "main"]);
+    assert_eq!(package.version(&linked, None), format!("1.2.3 ({after})"));
+    let told = "0123456789abcdef0123456789abcdef01234567";
+    assert_eq!(package.version(here, Some(told)), "1.2.3 (0123456789ab)");
+    assert_eq!(package.version(here, Some("")), format!("1.2.3 ({after})"));
 }
