@@ -86,8 +86,7 @@ impl HeadLines {
         Err(if version.len() > b"HTTP/1.1\r\n".len() { NOT_HTTP } else { TARGET_TOO_LONG })
     }
 
-    /// Parses the line that begins at `start`; the empty line ends the head and returns the framing of the
-    /// body.
+    /// Parses the line that begins at `start`; the empty line ends the head and returns the body's framing.
     pub(super) fn line(
         &mut self,
         line: &[u8],
@@ -193,8 +192,7 @@ impl HeadLines {
         Ok(())
     }
 
-    /// Records the length. RFC 9112 §6.3 allows identical repetitions, but parsers may still disagree on
-    /// them.
+    /// Records the length. RFC 9112 §6.3 allows identical repetitions; parsers may still disagree on them.
     fn keep_length(&mut self, value: &[u8]) -> Result<(), Http1Fault> {
         match self.length.replace(content_length(value)?) {
             None => Ok(()),
@@ -341,8 +339,7 @@ fn coding(value: &[u8]) -> Result<(), Http1Fault> {
     Err(Http1Fault::new(StatusCode::NOT_IMPLEMENTED, "The transfer coding is not supported"))
 }
 
-/// Whether a value is a host with an optional port (RFC 9110 §7.2), made of characters that occur in real
-/// names and addresses.
+/// Whether a value is a host (RFC 9110 §7.2) made of characters in real names and addresses, or host and port.
 pub(in crate::gate) fn is_host(value: &[u8]) -> bool {
     let (host, port) = match value {
         [b'[', rest @ ..] => match memchr(b']', rest).map(|end| rest.split_at(end)) {
