@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use crate::identity::TokenKey;
-use crate::time::{Clock, Monotonic, Now, Timestamp};
+use crate::time::{Clock, Now, Timestamp};
 
 mod backup;
 mod backwards;
@@ -19,6 +19,7 @@ mod error;
 mod events;
 pub mod freshness;
 mod idle_rows;
+mod key_sets;
 mod last_uses;
 mod migrations;
 mod mirror;
@@ -33,13 +34,13 @@ mod streams;
 pub mod transfer;
 mod trim;
 pub(crate) mod uptime;
+mod usage_rows;
 mod writer;
 
 pub use directory::{DirectoryEntry, DirectoryNews, DirectoryRevision};
 pub use error::{OpenError, StoreError};
 pub use events::LogPosition;
 use freshness::Freshness;
-use record::UsageRow;
 use redis::{Fleet, ReplicaChanges, Told};
 use schema::{Database, WantedDatabase};
 pub use seen::Past;
@@ -298,71 +299,13 @@ impl Store {
     pub fn is_durable(&self) -> bool {
         self.durable
     }
-
-    /// Saves the last good key set of an issuer from this source, as it was fetched.
-    ///
-    /// # Errors
-    /// When the disk is full or fails.
-    pub async fn save_key_set(
-        &self,
-        (issuer, source): (&str, &str),
-        body: &[u8],
-        fetched_at: Now,
-    ) -> Result<(), StoreError> {
-        if let Some(fleet) = self.fleet() {
-            return fleet.save_key_set((issuer, source), body, fetched_at.wall).await;
-        }
-        let (issuer, source, body) = (issuer.to_owned(), source.to_owned(), body.to_owned());
-        let at = (fetched_at.wall, self.uptime.at(fetched_at.monotonic));
-        self.writer.run(move |db| rows::save_key_set(db, (&issuer, &source), &body, at)).await
-    }
-
-    /// Returns the last good key set of an issuer from this source, and when it was fetched: by the wall clock,
-    /// and on the monotonic clock of this process if the store counts running time.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub async fn key_set(
-        &self,
-        (issuer, source): (&str, &str),
-    ) -> Result<Option<(Vec<u8>, Timestamp, Option<Monotonic>)>, StoreError> {
-        if let Some(fleet) = self.fleet() {
-            let kept = fleet.key_set((issuer, source)).await?;
-            return Ok(kept.map(|(body, at)| (body, at, None)));
-        }
-        let (issuer, source) = (issuer.to_owned(), source.to_owned());
-        let kept = self.writer.read(move |db| rows::key_set(db, (&issuer, &source))).await?;
-        Ok(kept.map(|(body, at, running)| (body, at, Some(self.uptime.moment(running)))))
-    }
-
-    /// Adds these counts to the stored ones.
-    ///
-    /// # Errors
-    /// When the disk is full or fails; nothing is added then.
-    pub async fn add_usage(&self, rows: Vec<UsageRow>) -> Result<(), StoreError> {
-        if let Some(fleet) = self.fleet() {
-            return fleet.add_usage(rows).await;
-        }
-        self.writer.run(move |db| rows.iter().try_for_each(|row| rows::add_usage(db, row))).await
-    }
-
-    /// Returns the usage of one client, or of all clients.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub async fn usage(&self, client: Option<&str>) -> Result<Vec<UsageRow>, StoreError> {
-        if let Some(fleet) = self.fleet() {
-            return fleet.usage(client).await;
-        }
-        let client = client.map(str::to_owned);
-        self.writer.read(move |db| rows::usage(db, client.as_deref())).await
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::record::{Event, EventKind, EventSource};
     use super::*;
+    use crate::time::Monotonic;
 
     fn batch(from: usize) -> Arc<[Event]> {
         let (issuer, at) = (Arc::from("https://a/"), Timestamp::from_secs(100));
