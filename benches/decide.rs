@@ -1,10 +1,10 @@
-//! What a decision costs, in nanoseconds: `cargo bench --bench decide`.
+//! The cost of a decision in nanoseconds: `cargo bench --bench decide`.
 //!
-//! Ten thousand ES256 tokens and a million HS256 tokens, each seen before, in random order, on a route with a scope and
-//! a role to check, with idle clocks and revocations. A decision is the judgement and the use that it counts as.
-//! Requests are timed in small batches, their heads written just before, as a parser would have; the median leaves out
-//! the batches that were interrupted. Beside it a SHA-256 of the token: on a machine that is busy with other things both
-//! rise, their ratio does less.
+//! Ten thousand ES256 tokens and a million HS256 tokens, each seen before, in random order, on a route that
+//! checks a scope and a role, with idle clocks and revocations. A decision includes recording the use of the
+//! token. Requests are timed in small batches whose heads have just been written, as after parsing; the median
+//! excludes batches that were interrupted. For comparison, a SHA-256 of the token is timed, too: on a busy
+//! machine both times rise, but their ratio changes less.
 
 #![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
 
@@ -98,7 +98,7 @@ fn measure(count: usize, algorithm: Algorithm, keys: KeySet, sign: impl Fn(&[u8]
     println!("resident for each, proof and idle clock: {kept} bytes");
 }
 
-/// What five conditions, an alternative, an issuer, an audience and step-up on a route add to a decision.
+/// Measures what five conditions, an alternative, an issuer, an audience and step-up on a route add to a decision.
 fn compare_conditions() {
     const COUNT: usize = 10_000;
     let secret = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
@@ -136,7 +136,7 @@ fn compare_conditions() {
     println!("seen before, no conditions: {plain} ns; five conditions and more: {demanding} ns");
 }
 
-/// The same route with everything that a route can ask of claims.
+/// The same route with everything that a route can require of claims.
 fn demanding(route: RouteSettings) -> RouteSettings {
     let condition =
         |claim: &str, test| ClaimCondition { claim: ClaimName::Member(claim.to_owned()), tests: vec![test] };
@@ -162,7 +162,8 @@ fn demanding(route: RouteSettings) -> RouteSettings {
     }
 }
 
-/// What the names of a token add to a decision that looks all of them up, because an event came since the last one.
+/// Measures what a token's names add to a decision that must look all of them up because an event
+/// came since the last one.
 fn compare_names() {
     const COUNT: usize = 10_000;
     let secret = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
@@ -212,7 +213,8 @@ fn compare_names() {
     println!("after an event: {one} ns with one identifier, {four} ns with four; ratio {ratio:.2}");
 }
 
-/// What a proof of possession (RFC 9449) adds to a request: its judgement, one ES256 verification, and that it is remembered.
+/// Measures what a proof of possession (RFC 9449) adds to a request: its checks, one ES256
+/// verification, and remembering it.
 fn compare_proofs(issuer: &EcdsaKeyPair) {
     const COUNT: usize = 8_000;
     let random = SystemRandom::new();
@@ -260,8 +262,8 @@ fn compare_proofs(issuer: &EcdsaKeyPair) {
     );
 }
 
-/// What a bad token costs that comes again, to a good one that was seen before: a signature that no key made, and claims
-/// that cannot be used under a good one. Four of each kind, in turn.
+/// Measures a repeated bad token against a good one that was seen before: a signature that no key made, and
+/// unusable claims with a valid signature. Four of each kind, in turn.
 fn compare_bad(pair: &EcdsaKeyPair) {
     let random = SystemRandom::new();
     let sign = |input: &[u8]| pair.sign(&random, input).expect("a signature").as_ref().to_vec();
@@ -299,7 +301,7 @@ fn compare_bad(pair: &EcdsaKeyPair) {
     );
 }
 
-/// A signature by this key.
+/// A signature with this key.
 fn sample(pair: &EcdsaKeyPair, random: &SystemRandom) -> (VerificationKey, Vec<u8>, Vec<u8>) {
     let message = vec![7; 400];
     let signature = pair.sign(random, &message).expect("a signature").as_ref().to_vec();
@@ -307,7 +309,7 @@ fn sample(pair: &EcdsaKeyPair, random: &SystemRandom) -> (VerificationKey, Vec<u
     (key.expect("a key"), message, signature)
 }
 
-/// A whole request with a proof: judged, its proof used, and judged to the end.
+/// Decides about a whole request with a proof: decides, claims the proof, and decides again.
 fn prove(enforcer: &Enforcer, target: &RequestTarget, headers: &HeaderMap) {
     let now =
         Now { wall: Timestamp::from_millis(NOW * 1_000), monotonic: Monotonic::from_millis(NOW * 1_000) };
@@ -318,18 +320,18 @@ fn prove(enforcer: &Enforcer, target: &RequestTarget, headers: &HeaderMap) {
         match enforcer.decide(&request, asked, now).verdict {
             Verdict::Allow(permit) => return assert_eq!(enforcer.begin(&permit, now), Ok(())),
             Verdict::Deny(denial) => return assert_eq!(Ok(()), Err(denial.reason)),
-            // In the memory of this process, nothing is waited for.
+            // The memory of this process responds without waiting.
             Verdict::Ask(ask) => asked = enforcer.find_out(&ask, asked).now_or_never().expect("an answer"),
         }
     }
 }
 
-/// A subject whose tokens ended, by one kind of name.
+/// A subject whose tokens have ended, named by one kind of name.
 fn ended(index: u32, key: fn(&str, &str) -> SubjectKey) -> Ends {
     Ends::Subject(key(ISSUER, &format!("ended-{index}")), Timestamp::from_secs(1))
 }
 
-/// The median over batches of the nanoseconds that `work` took for one.
+/// The median over batches of the nanoseconds that `work` took per item.
 fn median(batches: impl Iterator<Item = Vec<HeaderMap>>, work: impl Fn(&HeaderMap)) -> u128 {
     let time = |batch: Vec<HeaderMap>| {
         let start = Instant::now();
@@ -356,7 +358,7 @@ fn decide(enforcer: &Enforcer, target: &RequestTarget, headers: &HeaderMap, mill
     judgement.proof
 }
 
-/// Which token is next (xorshift64).
+/// Selects the next token (xorshift64).
 struct Order(u64);
 
 impl Order {
@@ -476,7 +478,7 @@ fn identity() -> IdentitySettings {
     IdentitySettings { headers, ..IdentitySettings::default() }
 }
 
-/// Bytes of memory this process holds (pages of 4 KiB).
+/// The resident memory of this process in bytes (pages of 4 KiB).
 fn resident() -> usize {
     let statm = fs::read_to_string("/proc/self/statm").expect("the size of this process");
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("resident pages") * 4096

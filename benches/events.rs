@@ -1,4 +1,4 @@
-//! Durable events: acknowledged per second in batches and one by one, and how long a million take to replay.
+//! Durable events: how many per second are acknowledged in batches and one by one, and how long a million take to replay.
 //!
 //! `cargo bench --bench events [-- EVENTS]`; the store is a file in `$TMPDIR`.
 
@@ -67,7 +67,7 @@ async fn events_in(log: &EventLog) -> usize {
     }
 }
 
-/// Publishes for three seconds from so many clients at once, each waiting for one answer before it sends more.
+/// Publishes for three seconds from this many clients concurrently; each waits for a response before it sends more.
 async fn rate(log: &Arc<EventLog>, what: &str, clients: usize, batch: usize) {
     let started = Instant::now();
     let client = |client: usize| {
@@ -104,7 +104,8 @@ fn event(name: &str) -> Event {
     Event::subject(EventKind::SubjectRevoked, &"https://idp.example.com/".into(), name, NOW, expires_at)
 }
 
-/// What all threads of this process used, in user and kernel (`/proc/<pid>/stat`, fields 14 and 15, in hundredths).
+/// The processor time of all threads of this process, in user and kernel space (`/proc/<pid>/stat`, fields 14
+/// and 15, in hundredths of a second).
 fn processor_time() -> Duration {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields = text.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();

@@ -1,11 +1,11 @@
 //! The instructions of each part of the path of one request: `cargo bench --bench parts --features parts`.
 //!
-//! Counted by callgrind, so that two runs agree however busy the machine is; microseconds do not. The bench runs itself under
-//! `valgrind`, which counts inside of [`counted`] and writes a file each time that returns. That takes no crate, no runner
-//! of a matching version and no macro around the parts, which are plain closures (`benches/parts`).
+//! Counted by callgrind, so that two runs agree however busy the machine is; microseconds would not. The bench runs
+//! itself under `valgrind`, which counts inside [`counted`] and writes a file each time that function returns. This needs
+//! no crate, no runner of a matching version and no macro around the parts, which are plain closures (`benches/parts`).
 //!
-//! Counts are of user space and of this one process: memory that is waited for, and the kernel, are not in them. With names
-//! as arguments only the parts are shown whose names contain one of them; `--json` prints an object.
+//! Counts cover user space and only this process: they exclude the kernel and waiting for memory. Arguments select the
+//! parts whose names contain one of them; `--json` prints an object.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it prints is what it is for")]
 
@@ -20,7 +20,7 @@ use portcullis::parts::{Part, all};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Calls before the counting, which fill caches and make what is made once.
+/// Calls before the measurement, which fill caches and one-time state.
 const BEFORE: usize = 80;
 /// Calls that are counted.
 const CALLS: u64 = 500;
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What callgrind counts, and finds by this name.
+/// The function that callgrind measures, and finds by this name.
 #[inline(never)]
 fn counted(part: &mut Part) {
     for _ in 0..CALLS {
@@ -56,14 +56,14 @@ fn counted(part: &mut Part) {
     }
 }
 
-/// Instructions of all calls of each part, in order.
+/// Returns the instructions of all calls of each part, in order.
 fn count(names: &[String]) -> Result<Vec<u64>, String> {
     let folder = tempfile::tempdir().map_err(|error| format!("no folder for the counts: {error}"))?;
     let this = env::current_exe().map_err(|error| format!("this program cannot be run again: {error}"))?;
     let out = folder.path().join("counts");
     let ran = Command::new("valgrind")
         .args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=parts::counted"])
-        // The whole name: with a pattern, this option of valgrind 3.19 does nothing.
+        // The full name: with a pattern, this option of valgrind 3.19 does nothing.
         .args(["--dump-after=parts::counted", &format!("--callgrind-out-file={}", out.display())])
         .arg(this)
         .env(UNDER_VALGRIND, "1")
@@ -72,7 +72,7 @@ fn count(names: &[String]) -> Result<Vec<u64>, String> {
     if !ran.status.success() {
         return Err(format!("under valgrind: {}\n{}", ran.status, String::from_utf8_lossy(&ran.stderr)));
     }
-    // Each dump has a number; the last file, without one, has what came after all parts.
+    // Each dump has a number; the last file, without one, contains what came after all parts.
     let total = |number: usize| total(&out.with_extension(number.to_string()));
     let counts: Option<Vec<u64>> = (1..=names.len()).map(total).collect();
     counts.ok_or_else(|| format!("callgrind wrote fewer than {} counts", names.len()))

@@ -1,9 +1,10 @@
-//! Revocations at ten million subjects: what a look-up, an event and an entry cost, and what readers notice.
+//! Revocations of ten million subjects: the cost of a look-up, an event and an entry, and how readers are affected.
 //!
-//! A look-up is a whole judgement of a token whose subject is random, by the thousand: under one snapshot, where the
-//! processor works on several at once, and each under a snapshot of its own as requests are, where it waits for one
-//! before it begins the next. Beside them, in the same rounds: a `HashMap` of the same entries, and the floor, reading
-//! random cache lines of as much memory, where the processor knows the next address and where it must wait for it.
+//! A look-up is a whole check of a token with a random subject, by the thousand: under one snapshot, where the
+//! processor works on several concurrently, and each under a snapshot of its own as for requests, where it
+//! finishes one before it begins the next. For comparison, in the same rounds: a `HashMap` with the same
+//! entries, and the lower bound, reading random cache lines of as much memory, where the processor knows the
+//! next address and where it must wait for it.
 //!
 //! `cargo bench --bench revocations [-- SUBJECTS]`
 
@@ -23,9 +24,9 @@ use portcullis::time::{Now, Timestamp};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// When tokens are judged.
+/// The moment at which tokens are checked.
 const NOW: Now = Now::at_millis(2_000_000_000_000);
-/// Look-ups that are timed together.
+/// How many look-ups are timed together.
 const BATCH: usize = 1_000;
 
 fn main() {
@@ -84,7 +85,7 @@ fn main() {
 }
 
 fn subject(i: u64) -> SubjectKey {
-    // What SHA-256 would spread, splitmix64 does faster; both halves, because tables use bits of both.
+    // splitmix64 spreads keys as SHA-256 would, but faster; both halves, because tables use bits of both.
     let mix = |of: u64| {
         let mut mixed = of.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x1234_5678_9abc_def1);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -124,20 +125,20 @@ fn folder(revocations: &Arc<Revocations>, stop: &Arc<AtomicBool>) -> std::thread
     })
 }
 
-/// Nanoseconds that publishing took, not counting those in which this thread waited for a processor.
+/// The nanoseconds that publishing took, excluding those in which this thread waited for a processor.
 fn published(revocations: &Revocations, event: Ends) -> u64 {
     let waited = run_delay();
     let nanos = timed(|| revocations.apply([event]));
     nanos.saturating_sub(run_delay() - waited)
 }
 
-/// Nanoseconds this thread was ready to run and did not (`/proc/<pid>/schedstat`, second field).
+/// The nanoseconds in which this thread was ready but did not run (`/proc/<pid>/schedstat`, second field).
 fn run_delay() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     text.split(' ').nth(1).and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
 }
 
-/// Prints what look-ups cost beside what cannot be avoided.
+/// Prints the cost of look-ups next to the unavoidable cost.
 fn compare_lookups(revocations: &Revocations, subjects: u64, random: &mut Random) {
     let map: HashMap<Key, [u32; 6], AsIs> = (0..subjects).map(|i| (subject(i).0, [1; 6])).collect();
     let mut lines = vec![Line([1; 8]); usize::try_from(subjects).unwrap_or(usize::MAX)];
@@ -146,7 +147,7 @@ fn compare_lookups(revocations: &Revocations, subjects: u64, random: &mut Random
     for (what, range) in [("present", subjects), ("absent ", u64::MAX)] {
         let mut figures: [Vec<f64>; 5] = Default::default();
         for _ in 0..2_000 {
-            // Others each time: what was looked up a moment ago is still in the processor's cache.
+            // New keys each time, because recent ones are still in the processor's cache.
             let mut keys = || (0..BATCH).map(|_| subject(random.next() % range)).collect::<Vec<_>>();
             let judged = [keys(), keys()].map(|keys| keys.into_iter().map(facts).collect::<Vec<_>>());
             let snapshot = revocations.load();
@@ -174,7 +175,7 @@ fn compare_lookups(revocations: &Revocations, subjects: u64, random: &mut Random
 #[repr(align(64))]
 struct Line([u64; 8]);
 
-/// Nanoseconds for one of them; all must be as expected.
+/// The nanoseconds per item; all must be as expected.
 fn each<T>(them: &[T], is_expected: impl Fn(&T) -> bool) -> f64 {
     let mut all = true;
     let nanos = timed(|| them.iter().for_each(|one| all &= black_box(is_expected(black_box(one)))));
@@ -187,13 +188,13 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// Nanoseconds for one judgement, over a thousand of random subjects.
+/// The nanoseconds per check, over a thousand random subjects.
 fn lookups(revocations: &Revocations, random: &mut Random, range: u64) -> f64 {
     let judged: Vec<TokenFacts> = (0..BATCH).map(|_| facts(subject(random.next() % range))).collect();
     each(&judged, |facts| revocations.load().judge(facts, NOW).is_none())
 }
 
-/// Nanoseconds of this thread's time for one judgement, over two seconds.
+/// The nanoseconds of this thread's time per check, over two seconds.
 fn reader(revocations: &Revocations, subjects: u64, random: &mut Random) -> f64 {
     let (started, mut nanos) = (Instant::now(), Vec::new());
     while started.elapsed() < Duration::from_secs(2) {

@@ -1,5 +1,5 @@
-//! A million tokens in use: what each costs in memory and per request, what is left when they are gone, and what a restart
-//! takes.
+//! A million tokens in use: the cost of each in memory and per request, what remains after they are gone, and
+//! how long a restart takes.
 //!
 //! `cargo bench --bench sessions [-- TOKENS]`
 
@@ -64,7 +64,7 @@ fn main() {
     };
     let sessions = Sessions::new(settings.clone());
     let empty = resident();
-    // Each token brings its client's name with it, as one that was parsed from a request does.
+    // Each token has its own copy of its client's name, as if it had been parsed from a request.
     for i in 0..tokens {
         let token = Token::new(i);
         assert!(sessions.begin(None, &token.introduce(&issuer), None, now).is_ok());
@@ -80,7 +80,7 @@ fn main() {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for live in [1, 10_000, tokens] {
         let known: Vec<Token> = (0..live).map(Token::new).collect();
-        // Kept with the proof, as the gate does.
+        // Kept with the proof, as in the gate.
         let kept: Vec<_> = known.iter().map(|token| sessions.find(token.key)).collect();
         let facts: Vec<TokenFacts> = known.iter().map(|token| facts(token, &issuer)).collect();
         let mut nanos: Vec<u64> = (0..500_u64)
@@ -116,7 +116,7 @@ fn main() {
     restart(settings, &path, now);
 }
 
-/// Reads them back, as a gate that starts does.
+/// Reads them back, like a gate that starts.
 fn restart(settings: Settings, path: &Path, now: Now) {
     let (empty, sessions) = (resident(), Sessions::new(settings));
     let Ok(store) = Store::open(path, now) else { return };
@@ -129,7 +129,7 @@ fn restart(settings: Settings, path: &Path, now: Now) {
     println!("restored {restored:?} in {took:.1?}, {each} bytes resident for each");
 }
 
-/// All go idle at once.
+/// Lets all tokens go idle at once.
 fn leave(sessions: &Sessions, now: Now, empty: u64) {
     let (before, started) = (resident(), Instant::now());
     sessions.sweep(now);
@@ -139,7 +139,7 @@ fn leave(sessions: &Sessions, now: Now, empty: u64) {
     let left = sessions.left();
     let gone = left.idle + left.expired;
     println!("sweep: {gone} gone, {} left in {:.1?}", sessions.tracked(), started.elapsed());
-    // The allocator's own thread gives pages back ten seconds after they were freed; nothing else happens here.
+    // The allocator's own thread returns pages ten seconds after they were freed; nothing else happens here.
     std::thread::sleep(Duration::from_secs(15));
     println!(
         "resident above empty: {} KiB 15 s after the sweep, {} KiB before",

@@ -1,4 +1,4 @@
-//! The decision and its parts, by the table of checks: what a request with a token costs that was seen before.
+//! The decision and its parts, following the table of checks: the cost of a request with a token that was seen before.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::time::Now;
 const ISSUER: &str = "https://idp.example.com/";
 const NOW: i64 = 1_800_000_000;
 const TARGET: &[u8] = b"/deals/81723/lines?limit=50&after=1029";
-/// As many as the bench calls each part.
+/// As often as the bench calls each part.
 const FRESH: usize = 600;
 const HOST_NAME: &str = "api.example.com";
 
@@ -47,7 +47,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// The same for every part, but for its keys. It lives as long as the process.
+    /// The same for every part, except for its keys. Lives as long as the process.
     fn leaked() -> &'static Self {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key pair");
         let key = VerificationKey::public(Some("key-1"), &[Algorithm::ES256], pair.public_key().as_ref());
@@ -56,7 +56,7 @@ impl Scene {
         let (random, empty) = (SystemRandom::new(), HeaderMap::new());
         let mut scene = Self { enforcer, target, good: empty.clone(), bad: empty, random, pair };
         let good = scene.token(1);
-        // The second last digit of the signature: the last has spare bits.
+        // The second last digit of the signature, because the last has unused bits.
         let (start, end) = good.split_at(good.len() - 2);
         let other = if end.starts_with('A') { 'B' } else { 'A' };
         let bad = format!("{start}{other}{}", end.chars().last().unwrap_or_default());
@@ -86,7 +86,7 @@ impl Scene {
         Case::new(&self.enforcer, subject, Asked::NOTHING, now())
     }
 
-    /// Judged, and counted as a use.
+    /// Decides, and records the use.
     fn allow(&self, headers: &HeaderMap) -> Proof {
         let judgement = self.enforcer.decide(&self.request(headers), Asked::NOTHING, now());
         let Verdict::Allow(permit) = &judgement.verdict else { return Proof::None };
@@ -100,7 +100,7 @@ impl Scene {
     }
 }
 
-/// Every part of the decision: first what is asked of the token's string, then the checks that are made of a token that
+/// All parts of the decision: first what is computed from the token's string, then the checks of a token that
 /// was seen before, then whole decisions.
 pub(crate) fn all() -> Vec<Part> {
     let scene = Scene::leaked();
@@ -116,7 +116,7 @@ pub(crate) fn all() -> Vec<Part> {
         assert!(black_box(verifier.seen(key, now().monotonic)).is_some());
     });
     let again = CHECKS.iter().filter(|check| !matches!(check.again, Again::Nothing)).map(|check| {
-        // With all that the checks before it find.
+        // With the results of all checks before it.
         let mut case = scene.case();
         for before in CHECKS.iter().take_while(|before| before.name != check.name) {
             if !matches!(before.again, Again::Nothing) {
@@ -125,7 +125,7 @@ pub(crate) fn all() -> Vec<Part> {
         }
         part(format!("check: {}", check.name), move || run(check.again, check.judge, &mut case))
     });
-    // Signing is no part of it.
+    // Signing is not part of it.
     let mut fresh: Vec<HeaderMap> = (0..FRESH).map(|number| headers_with(&scene.token(number + 2))).collect();
     let whole = [
         part("decision: a token seen before, and its use", || {
@@ -153,7 +153,7 @@ fn now() -> Now {
     Now::at_millis(NOW * 1_000)
 }
 
-/// A usual header section.
+/// A typical header section.
 pub(crate) fn headers() -> HeaderMap {
     headers_with(&Scene::leaked().token(1))
 }
@@ -172,7 +172,7 @@ fn headers_with(token: &str) -> HeaderMap {
     headers
 }
 
-/// The same as a client sends it over HTTP/1.1.
+/// The same header section as a client sends it over HTTP/1.1.
 pub(crate) fn head_bytes() -> Vec<u8> {
     let mut bytes = [b"GET ", TARGET, b" HTTP/1.1\r\n"].concat();
     for (name, value) in &headers() {
@@ -182,7 +182,7 @@ pub(crate) fn head_bytes() -> Vec<u8> {
     bytes
 }
 
-/// What upstreams learn of tokens.
+/// What upstreams receive about tokens.
 pub(crate) fn identity() -> IdentitySettings {
     let headers = [
         ("x-auth-subject", IdentityClaim::Subject),

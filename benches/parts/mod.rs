@@ -1,14 +1,14 @@
-//! The parts of the path of one request that `cargo bench --bench parts` counts the instructions of.
+//! The parts of a request's path whose instructions `cargo bench --bench parts` counts.
 //!
-//! A module of the library, for this bench and its test only (`src/lib.rs`), as the properties of the fuzz targets are: most
-//! parts are private, and a public interface for the sake of a bench would be a promise to users.
+//! A module of the library, only for this bench and its test (`src/lib.rs`), like the properties for the fuzz
+//! targets: most parts are private, and a public interface for a bench would be a promise to users.
 
 #[path = "wire.rs"]
 mod wire;
 
-/// A part: made once with all that it needs, then called again and again with the same input.
+/// A part: created once with everything it needs, then called repeatedly with the same input.
 pub struct Part {
-    /// What it is called in the table.
+    /// Its name in the table.
     pub name: String,
     /// One call.
     pub call: Box<dyn FnMut()>,
@@ -25,7 +25,7 @@ pub(crate) fn part(name: impl Into<String>, call: impl FnMut() + 'static) -> Par
     Part { name: name.into(), call: Box::new(call) }
 }
 
-/// Every part, in the order of the path; the first does nothing, and shows what the counting itself takes.
+/// All parts, in the order of the path; the first does nothing and shows the cost of counting itself.
 #[must_use]
 pub fn all() -> Vec<Part> {
     let nothing = part("nothing", || {});

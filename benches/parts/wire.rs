@@ -1,4 +1,5 @@
-//! Heads: the client's, as it is read; the request's to the upstream, and its answer's; the answer's to the client.
+//! Heads: reading the client's, writing the request's to the upstream and reading its response's, and writing
+//! the response's to the client.
 
 use std::hint::black_box;
 
@@ -21,7 +22,7 @@ const LIMITS: HeadLimits = HeadLimits { bytes: 64 * 1024, fields: 100 };
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Fri, 15 Jan 2027 08:00:00 GMT\r\n\
     Content-Type: application/json\r\nContent-Length: 196\r\nConnection: keep-alive\r\n\r\n";
 
-/// The bytes of the head into the buffer, and the head out of it.
+/// Reads the bytes of the head into the buffer, and parses the head.
 pub(super) fn from_client() -> Vec<Part> {
     let (bytes, mut inbox) = (head_bytes(), BytesMut::with_capacity(16 * 1024));
     let mut reader = HeadReader::new(LIMITS);
@@ -30,7 +31,7 @@ pub(super) fn from_client() -> Vec<Part> {
         let read = reader.read(&mut inbox);
         assert!(black_box(&read).as_ref().is_ok_and(Option::is_some));
         drop(read);
-        // What the pieces of the head kept is free again.
+        // The memory that the pieces of the head referred to is free again.
         if inbox.capacity() < 4 * 1024 {
             inbox.reserve(16 * 1024);
         }
@@ -43,7 +44,7 @@ pub(super) fn from_client() -> Vec<Part> {
     vec![head, target]
 }
 
-/// The request that the gate writes, and the answer that it reads.
+/// The request that the gate writes, and the response that it reads.
 pub(super) fn upstream() -> Vec<Part> {
     let headers = crate::enforce::parts::headers();
     let listed = Listed::in_connection(&headers).expect("few options");
@@ -92,7 +93,7 @@ pub(super) fn upstream() -> Vec<Part> {
     vec![request, answer]
 }
 
-/// The answer that the gate writes.
+/// The response that the gate writes.
 pub(super) fn to_client() -> Vec<Part> {
     let headers: HeaderMap = [
         (SERVER, HeaderValue::from_static("nginx/1.22.1")),

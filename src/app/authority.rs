@@ -8,7 +8,7 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tracing::{error, info};
 
-use super::state::{KeptState, say};
+use super::state::{KeptState, warn_about};
 use crate::authority::{self, Authority, Parts};
 use crate::config::{StateSettings, StoreSettings};
 use crate::events;
@@ -29,7 +29,7 @@ pub(super) async fn open(
         _ => {
             let opened = Store::open(&wanted.path, Now::read());
             let store = opened.map_err(|error| vec![format!("[authority]: {error}")])?;
-            say(store.past(), &wanted.path);
+            warn_about(store.past(), &wanted.path);
             if store.past() != Past::Continuous {
                 metrics.state_rolled_back.set(1);
             }

@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 use crate::config::{Settings, StoreSettings};
 
 /// How long the next gate waits for each of the two.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Signals that the addresses are free.
 const ADDRESSES: u8 = b'a';
 
@@ -135,7 +135,7 @@ impl Predecessor {
             stream.set_nonblocking(true).ok()?;
             UnixStream::from_std(stream).ok().filter(is_ours)
         })?;
-        if timeout(PATIENCE, stream.read_u8()).await.is_err() {
+        if timeout(RELEASE_TIMEOUT, stream.read_u8()).await.is_err() {
             warn!("the gate that is shutting down does not release its addresses");
         }
         Some(Self(stream))
@@ -143,7 +143,7 @@ impl Predecessor {
 
     /// Waits until it has saved its state and released the file.
     pub(super) async fn released(mut self) {
-        if timeout(PATIENCE, self.0.read_u8()).await.is_err() {
+        if timeout(RELEASE_TIMEOUT, self.0.read_u8()).await.is_err() {
             warn!("the gate that is shutting down does not release its state");
         }
     }

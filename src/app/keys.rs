@@ -23,7 +23,7 @@ use crate::tls;
 const FIRST_KEYS: Duration = Duration::from_secs(5);
 
 /// How often to check whether they have arrived.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// An issuer's keys, and the task that refreshes them as long as this value lives.
 #[derive(Debug)]
@@ -145,6 +145,6 @@ pub(super) async fn all_loaded(keys: &[&Arc<IssuerKeys>]) -> Result<(), Vec<Stri
                 |issuer| format!("issuer {issuer}: its keys could not be loaded within {FIRST_KEYS:?}");
             return Err(missing.into_iter().map(problem).collect());
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

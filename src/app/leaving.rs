@@ -12,12 +12,12 @@ use super::{App, RunError, successor};
 use crate::shutdown::Phase;
 
 /// How long workers may take to end what remains.
-const LAST_CALL: Duration = Duration::from_secs(1);
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long requests may still begin on connections that are being closed: as long as the HTTP/2 GOAWAY grace
 /// period, and a little longer.
 const LAST_REQUESTS: Duration = Duration::from_millis(1200);
 /// The polling interval for things that do not notify when they end.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Why a gate continues with the next step of its shutdown.
 enum NextStep {
@@ -49,7 +49,7 @@ impl App {
             let patience = settings.stream_drain_timeout.min(settings.drain_timeout);
             drop(timeout(patience, self.streams_ended()).await);
             self.trigger.advance(Phase::EndingStreams);
-            drop(timeout(LAST_CALL, self.streams_ended()).await);
+            drop(timeout(END_TIMEOUT, self.streams_ended()).await);
         };
         let began = Instant::now();
         let mut next = tokio::select! {
@@ -89,13 +89,13 @@ impl App {
     async fn hand_over(&mut self, mut successor: Successor) {
         info!("draining: another process is taking over");
         self.trigger.advance(Phase::Draining);
-        drop(timeout(LAST_CALL, self.until(|app| app.wiring.connections().listeners() == 0)).await);
+        drop(timeout(END_TIMEOUT, self.until(|app| app.wiring.connections().listeners() == 0)).await);
         self.trigger.advance(Phase::HandedOver);
         self.wiring.operators_left().await;
         successor.may_listen().await;
         // Nothing acknowledged may be lost: requests on their way are also uses of their tokens.
         drop(timeout(LAST_REQUESTS, self.workers.ended()).await);
-        drop(timeout(LAST_CALL, self.wiring.streams_left()).await);
+        drop(timeout(END_TIMEOUT, self.wiring.streams_left()).await);
         self.state.release(self.wiring.metrics()).await;
         if let Some(authority) = &self.wiring.lasting().authority {
             authority.close().await;
@@ -110,15 +110,15 @@ impl App {
         }
         self.trigger.advance(Phase::Stopped);
         // Workers check the phase between two polls; one that hangs must not keep the process alive.
-        if timeout(LAST_CALL, self.workers.ended()).await.is_err() {
+        if timeout(END_TIMEOUT, self.workers.ended()).await.is_err() {
             warn!("a worker did not stop; exiting without it");
         }
         // Answer pending requests of operators, and end pages that update themselves.
-        drop(timeout(LAST_CALL, self.wiring.operators_left()).await);
+        drop(timeout(END_TIMEOUT, self.wiring.operators_left()).await);
         // Another gate can then maintain the transmitters' streams at once.
-        drop(timeout(LAST_CALL, self.wiring.streams_left()).await);
+        drop(timeout(END_TIMEOUT, self.wiring.streams_left()).await);
         self.state.save_last(self.wiring.metrics()).await;
-        if timeout(LAST_CALL, self.wiring.traces_left()).await.is_err() {
+        if timeout(END_TIMEOUT, self.wiring.traces_left()).await.is_err() {
             warn!("the collector did not accept the last spans in time; they are lost");
         }
         info!("stopped");
@@ -130,7 +130,7 @@ impl App {
 
     async fn until(&self, is_so: impl Fn(&Self) -> bool) {
         while !is_so(self) {
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::usage::Usage;
 /// How often data that can no longer affect a live token is removed.
 const TRIM: Duration = Duration::from_secs(600);
 /// How often the freshness of a shared store is reported.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The store and what was read from it.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub(super) fn open(settings: &Settings, metrics: &Metrics, now: Now) -> Result<O
     match &settings.store {
         StoreSettings::Embedded(path) => {
             let store = Store::open(path, now)?;
-            say(store.past(), path);
+            warn_about(store.past(), path);
             metrics.state_rolled_back.set(i64::from(store.past() != Past::Continuous));
             Ok((store, None))
         }
@@ -77,7 +77,7 @@ pub(super) fn open(settings: &Settings, metrics: &Metrics, now: Now) -> Result<O
 }
 
 /// Warns if the file is not the one that was in use here, or lacks some of its events.
-pub(super) fn say(past: Past, path: &Path) {
+pub(super) fn warn_about(past: Past, path: &Path) {
     match past {
         Past::Continuous => {}
         Past::Older { known, seen } => warn!(
@@ -274,7 +274,7 @@ impl KeptState {
         if !self.store.is_shared() {
             return;
         }
-        let (mut looks, began) = (interval(LOOK), Instant::now());
+        let (mut looks, began) = (interval(POLL_INTERVAL), Instant::now());
         loop {
             looks.tick().await;
             let (fresh, now) = (&self.in_force.freshness, Monotonic::now());

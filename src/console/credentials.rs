@@ -46,7 +46,7 @@ pub(super) struct Shown {
 
 /// Returns the authority and, if the visitor may see only the credentials of one user, that user. Fails for
 /// visitors who may see none.
-fn desk<'a>(
+fn authority_for<'a>(
     console: &'a Shared,
     visitor: &'a Visitor,
 ) -> Result<(&'a Arc<Authority>, Option<&'a Arc<User>>), PageError> {
@@ -66,7 +66,7 @@ fn find<'a>(
     visitor: &'a Visitor,
     client_id: &str,
 ) -> Result<(&'a Arc<Authority>, Arc<Credential>), PageError> {
-    let (authority, user) = desk(console, visitor)?;
+    let (authority, user) = authority_for(console, visitor)?;
     let credential = authority.credential(client_id);
     let own = credential.filter(|found| user.is_none_or(|user| user.id == found.owner));
     Ok((authority, own.ok_or(PageError::NoPage)?))
@@ -93,7 +93,7 @@ async fn list(
     visitor: Visitor,
     Query(wanted): Query<CredentialListQuery>,
 ) -> Result<Markup, PageError> {
-    let (authority, user) = desk(&console, &visitor)?;
+    let (authority, user) = authority_for(&console, &visitor)?;
     let asked = wanted.owner.as_deref().filter(|owner| !owner.is_empty());
     let owner = user.map(|user| &*user.id).or(asked);
     let mut found = authority.credentials(owner, wanted.after.as_deref(), PAGE + 1);
@@ -117,7 +117,7 @@ async fn blank(
     visitor: Visitor,
     Query(wanted): Query<CredentialListQuery>,
 ) -> Result<Markup, PageError> {
-    let (authority, user) = desk(&console, &visitor)?;
+    let (authority, user) = authority_for(&console, &visitor)?;
     let named = wanted.owner.unwrap_or_default();
     Ok(match owner(authority, user, &named) {
         Some(owner) => {
@@ -129,7 +129,7 @@ async fn blank(
 
 async fn create(State(console): State<Console>, sent: SentForm) -> Result<Response, PageError> {
     let SentForm { visitor, fields } = sent;
-    let (authority, user) = desk(&console, &visitor)?;
+    let (authority, user) = authority_for(&console, &visitor)?;
     let owner = owner(authority, user, fields.text("owner")).ok_or(PageError::NoPage)?;
     let (settings, now) = (authority.settings(), Timestamp::now());
     let again = |problem: (&str, &str)| {

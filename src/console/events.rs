@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::form::{Fields, SentForm};
 use super::page_error::PageError;
-use super::search::{Searched, meant};
+use super::search::{Searched, non_empty};
 use super::visitor::Visitor;
 use super::{Console, Shared};
 use crate::admin::{EventSearch, Permission, is_bad};
@@ -35,11 +35,11 @@ async fn list(
 ) -> Result<Response, PageError> {
     visitor.require(Permission::Events)?;
     let issuers = console.api.issuers();
-    let kind = match meant(&searched.r#type) {
+    let kind = match non_empty(&searched.r#type) {
         Some(word) => Some(EventKind::from_word(&word).ok_or(PageError::NoPage)?),
         None => None,
     };
-    let before = match meant(&searched.from) {
+    let before = match non_empty(&searched.from) {
         Some(from) => Some(from.parse().map_err(|_not_a_number| PageError::NoPage)?),
         None => None,
     };
@@ -105,11 +105,11 @@ fn again(console: &Shared, visitor: &Visitor, fields: &Fields, problem: (&str, &
 fn document(fields: &Fields) -> Result<Vec<u8>, (&'static str, String)> {
     let mut members = Map::new();
     for name in ["type", "issuer", "subject", "session", "client", "jti"] {
-        if let Some(text) = meant(fields.text(name)) {
+        if let Some(text) = non_empty(fields.text(name)) {
             members.insert(name.to_owned(), Value::String(text));
         }
     }
-    if let Some(version) = meant(fields.text("role_version")) {
+    if let Some(version) = non_empty(fields.text("role_version")) {
         let version: u64 =
             version.parse().map_err(|_not_a_number| ("role_version", "Enter a whole number.".to_owned()))?;
         members.insert("role_version".to_owned(), version.into());

@@ -77,8 +77,8 @@ impl Shared {
     /// Samples the metrics and renders the page for its viewers.
     fn tick(&self, now: Now) {
         let live = &self.live;
-        if !self.is_enabled() || !self.has_a_door() {
-            // Nobody may see the page any more: its viewers must notice that.
+        if !self.is_enabled() || !self.can_anybody_sign_in() {
+            // Nobody may see the page now, which its viewers must notice.
             live.history.lock().unwrap_or_else(PoisonError::into_inner).clear();
             live.newest.send_replace(Bytes::new());
             return;

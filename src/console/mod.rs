@@ -78,7 +78,7 @@ impl Shared {
     }
 
     /// Whether anybody could sign in.
-    fn has_a_door(&self) -> bool {
+    fn can_anybody_sign_in(&self) -> bool {
         self.access.has_tokens()
             || self.api.authority().is_some_and(|authority| authority.has_password_users())
     }
@@ -153,7 +153,7 @@ async fn logged(State(console): State<Console>, request: Request, next: Next) ->
     if !console.is_enabled() {
         return Problem::new(StatusCode::NOT_FOUND, "the console is disabled").into_response();
     }
-    if !console.has_a_door() {
+    if !console.can_anybody_sign_in() {
         return PageError::NobodyCanSignIn.into_response();
     }
     let method = request.method().clone();

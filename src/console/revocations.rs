@@ -10,7 +10,7 @@ use maud::Markup;
 use super::Console;
 use super::form::SentForm;
 use super::page_error::PageError;
-use super::search::{Searched, meant};
+use super::search::{Searched, non_empty};
 use super::visitor::Visitor;
 use crate::admin::{Permission, is_bad};
 
@@ -37,7 +37,7 @@ async fn list(
 ) -> Result<Response, PageError> {
     visitor.require(Permission::Events)?;
     let issuers = console.api.issuers();
-    let after = match meant(&searched.from) {
+    let after = match non_empty(&searched.from) {
         Some(from) => from.parse().map_err(|_not_a_number| PageError::NoPage)?,
         None => 0,
     };

@@ -23,7 +23,7 @@ pub(super) struct Searched {
 }
 
 /// Returns a value unless it is empty.
-pub(super) fn meant(text: &str) -> Option<String> {
+pub(super) fn non_empty(text: &str) -> Option<String> {
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
 }
@@ -32,20 +32,20 @@ impl Searched {
     /// Converts it to a filter for events.
     pub(super) fn whom(&self) -> WhomFilter {
         WhomFilter {
-            subject: meant(&self.subject),
-            client: meant(&self.client),
-            session: meant(&self.session),
-            jti: meant(&self.jti),
-            issuer: meant(&self.issuer),
+            subject: non_empty(&self.subject),
+            client: non_empty(&self.client),
+            session: non_empty(&self.session),
+            jti: non_empty(&self.jti),
+            issuer: non_empty(&self.issuer),
         }
     }
 
     /// Converts it to a filter for sessions.
     pub(super) fn sessions(&self) -> SessionSearch {
         SessionSearch {
-            subject: meant(&self.subject),
-            issuer: meant(&self.issuer),
-            client: meant(&self.client),
+            subject: non_empty(&self.subject),
+            issuer: non_empty(&self.issuer),
+            client: non_empty(&self.client),
         }
     }
 
@@ -53,7 +53,7 @@ impl Searched {
     pub(super) fn is_narrowed(&self) -> bool {
         [&self.r#type, &self.issuer, &self.subject, &self.client, &self.session, &self.jti]
             .iter()
-            .any(|text| meant(text).is_some())
+            .any(|text| non_empty(text).is_some())
     }
 
     /// The URL of the same search, starting at another place.
@@ -93,7 +93,7 @@ pub(super) fn issuers(all: &[Arc<str>], any: Option<&str>, chosen: &str) -> Mark
 }
 
 /// A text field of the search.
-pub(super) fn sought(label: &str, name: &str, value: &str) -> Markup {
+pub(super) fn search_field(label: &str, name: &str, value: &str) -> Markup {
     FormField { label, name, value, ..FormField::default() }.render()
 }
 

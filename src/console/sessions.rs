@@ -10,7 +10,7 @@ use maud::Markup;
 use super::Console;
 use super::form::SentForm;
 use super::page_error::PageError;
-use super::search::{Searched, meant};
+use super::search::{Searched, non_empty};
 use super::visitor::Visitor;
 use crate::admin::{Permission, is_bad};
 
@@ -33,7 +33,7 @@ async fn list(
 ) -> Result<Response, PageError> {
     visitor.require(Permission::Sessions)?;
     let issuers = console.api.issuers();
-    let after = meant(&searched.from);
+    let after = non_empty(&searched.from);
     match console.api.sessions(&searched.sessions(), after.as_deref(), PAGE).await {
         Ok(found) => Ok(pages::list(&visitor, &searched, &issuers, &Ok(found)).into_response()),
         Err(problem) if is_bad(&problem) => {
@@ -85,7 +85,7 @@ async fn confirm_all(
 async fn end_all(State(console): State<Console>, sent: SentForm) -> Result<Redirect, PageError> {
     let SentForm { visitor, fields } = sent;
     visitor.require(Permission::Sessions)?;
-    let (subject, issuer) = (meant(fields.text("subject")), meant(fields.text("issuer")));
+    let (subject, issuer) = (non_empty(fields.text("subject")), non_empty(fields.text("issuer")));
     let rows = console.api.sessions_of(subject.as_ref(), issuer.as_ref()).await?;
     console.api.end_sessions(&rows).await?;
     Ok(Redirect::to(pages::HOME))

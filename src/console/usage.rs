@@ -11,7 +11,7 @@ use maud::Markup;
 use serde::Deserialize;
 
 use super::page_error::PageError;
-use super::search::meant;
+use super::search::non_empty;
 use super::visitor::Visitor;
 use super::{Console, Shared};
 use crate::admin::Permission;
@@ -52,7 +52,7 @@ struct UsageSearch {
 
 async fn found(console: &Shared, visitor: &Visitor, client: &str) -> Result<Vec<RouteUse>, PageError> {
     visitor.require(Permission::Sessions)?;
-    let mut rows = totals(console.api.usage(meant(client).as_deref()).await?);
+    let mut rows = totals(console.api.usage(non_empty(client).as_deref()).await?);
     if let Some(authority) = console.api.authority() {
         for row in &mut rows {
             row.name = authority.credential(&row.client).map(|found| found.name.clone());

@@ -41,7 +41,7 @@ pub(super) struct InUse {
     pub(super) applications: BTreeSet<String>,
 }
 
-fn desk<'a>(console: &'a Shared, visitor: &Visitor) -> Result<&'a Arc<Authority>, PageError> {
+fn authority_for<'a>(console: &'a Shared, visitor: &Visitor) -> Result<&'a Arc<Authority>, PageError> {
     visitor.require(Permission::Authority)?;
     console.api.authority().ok_or_else(|| {
         PageError::Forbidden("This gate does not issue tokens: [authority] is not configured.".into())
@@ -68,7 +68,7 @@ async fn list(
     visitor: Visitor,
     Query(wanted): Query<UserListQuery>,
 ) -> Result<Markup, PageError> {
-    let authority = desk(&console, &visitor)?;
+    let authority = authority_for(&console, &visitor)?;
     Ok(listed(authority, &visitor, wanted.after.as_deref(), (&Fields::default(), None)))
 }
 
@@ -87,7 +87,7 @@ fn listed(
 
 async fn create(State(console): State<Console>, sent: SentForm) -> Result<Response, PageError> {
     let SentForm { visitor, fields } = sent;
-    let authority = desk(&console, &visitor)?;
+    let authority = authority_for(&console, &visitor)?;
     let new = NewUser {
         id: fields.trimmed("id").to_owned(),
         name: fields.trimmed("name").to_owned(),
@@ -108,7 +108,7 @@ async fn show(
     visitor: Visitor,
     Path(id): Path<String>,
 ) -> Result<Markup, PageError> {
-    let authority = desk(&console, &visitor)?;
+    let authority = authority_for(&console, &visitor)?;
     let user = authority.user(&id).ok_or(PageError::NoPage)?;
     details(&console, authority, &visitor, &user, (&Fields::default(), None)).await
 }
@@ -132,7 +132,7 @@ async fn roles(
     sent: SentForm,
 ) -> Result<Response, PageError> {
     let SentForm { visitor, fields } = sent;
-    let authority = desk(&console, &visitor)?;
+    let authority = authority_for(&console, &visitor)?;
     let user = authority.user(&id).ok_or(PageError::NoPage)?;
     let wanted = fields.lines("roles");
     let is_same = wanted.len() == user.roles.len()
@@ -162,7 +162,7 @@ async fn password(
     sent: SentForm,
 ) -> Result<Response, PageError> {
     let SentForm { visitor, fields } = sent;
-    let authority = desk(&console, &visitor)?;
+    let authority = authority_for(&console, &visitor)?;
     let user = authority.user(&id).ok_or(PageError::NoPage)?;
     let removed = fields.is_ticked("remove");
     let new = (!removed).then(|| Zeroizing::new(fields.text("password").to_owned()));
@@ -188,7 +188,7 @@ async fn confirm(
     visitor: Visitor,
     Path(id): Path<String>,
 ) -> Result<Markup, PageError> {
-    let authority = desk(&console, &visitor)?;
+    let authority = authority_for(&console, &visitor)?;
     let user = authority.user(&id).ok_or(PageError::NoPage)?;
     let in_use = in_use(&console, authority, &user).await?;
     let credentials = authority.credentials(Some(&user.id), None, 1_000).len();
@@ -200,7 +200,7 @@ async fn delete(
     Path(id): Path<String>,
     sent: SentForm,
 ) -> Result<Response, PageError> {
-    let authority = desk(&console, &sent.visitor)?;
+    let authority = authority_for(&console, &sent.visitor)?;
     authority.delete_user(&id).await.map_err(|refused| console.api.refused(refused))?;
     Ok(Redirect::to("/console/users").into_response())
 }

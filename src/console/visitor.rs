@@ -138,7 +138,7 @@ impl Who {
 impl Shared {
     /// Whether the visitor with this cookie may currently see a page that requires this permission.
     /// Does not extend the visit.
-    pub(super) fn lets_in(&self, cookie: &str, permission: Permission) -> bool {
+    pub(super) fn may_see(&self, cookie: &str, permission: Permission) -> bool {
         let visit = self.visits.look(cookie, Monotonic::now()).filter(|_| self.is_enabled());
         visit.and_then(|visit| self.who(&visit)).is_some_and(|who| who.may(permission))
     }

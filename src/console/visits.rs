@@ -60,7 +60,7 @@ impl Visits {
     pub(super) fn begin(&self, who: SignedIn, now: Monotonic) -> Result<String, Unspecified> {
         let (cookie, csrf) = (random()?, random()?.into());
         let mut table = self.table();
-        table.retain(|_, visit| visit.is_on(now));
+        table.retain(|_, visit| visit.is_valid(now));
         if table.len() >= MOST
             && let Some(oldest) = table.iter().min_by_key(|(_, visit)| visit.seen).map(|(key, _)| *key)
         {
@@ -73,14 +73,14 @@ impl Visits {
     /// Finds the visit of a cookie, and records that it was used.
     pub(super) fn find(&self, cookie: &str, now: Monotonic) -> Option<Visit> {
         let mut table = self.table();
-        let visit = table.get_mut(&key(cookie)).filter(|visit| visit.is_on(now))?;
+        let visit = table.get_mut(&key(cookie)).filter(|visit| visit.is_valid(now))?;
         visit.seen = now;
         Some(visit.clone())
     }
 
     /// Finds the visit of a cookie without recording a use: a page that only updates itself keeps nobody signed in.
     pub(super) fn look(&self, cookie: &str, now: Monotonic) -> Option<Visit> {
-        self.table().get(&key(cookie)).filter(|visit| visit.is_on(now)).cloned()
+        self.table().get(&key(cookie)).filter(|visit| visit.is_valid(now)).cloned()
     }
 
     /// Ends a visit.
@@ -105,7 +105,7 @@ impl Visits {
 }
 
 impl Visit {
-    fn is_on(&self, now: Monotonic) -> bool {
+    fn is_valid(&self, now: Monotonic) -> bool {
         now.since(self.seen) < IDLE && now.since(self.began) < LONGEST
     }
 

@@ -53,7 +53,7 @@ fn source(path: &Path) -> Result<Connection, SchemaProblem> {
 }
 
 fn copy_into(source: &Connection, to: &Path) -> Result<u64, Box<dyn std::error::Error>> {
-    // An interrupted copy may have left this file behind. It is created anew because SQLite writes only to an
+    // An interrupted copy may have left this file behind. It is created again because SQLite writes only to an
     // empty file, and because nobody else may read it, whatever the mode of the old one.
     drop(std::fs::remove_file(to));
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;

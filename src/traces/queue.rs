@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use super::record::FinishedRequest;
 
 /// The most requests that wait to be exported; further ones are dropped.
-pub(super) const ROOM: usize = 2048;
+pub(super) const CAPACITY: usize = 2048;
 /// The number of requests in one export. When that many wait, the exporter wakes early.
 pub(super) const BATCH: usize = 512;
 
@@ -32,7 +32,7 @@ pub(super) struct QueueEnd {
 impl SpanQueue {
     /// Creates a queue that counts the dropped spans.
     pub(super) fn new(dropped: IntCounter) -> (Self, QueueEnd) {
-        let (sender, receiver) = mpsc::channel(ROOM);
+        let (sender, receiver) = mpsc::channel(CAPACITY);
         let filled = Arc::new(Notify::new());
         (Self { sender, filled: Arc::clone(&filled), dropped }, QueueEnd { receiver, filled })
     }
@@ -43,7 +43,7 @@ impl SpanQueue {
             self.dropped.inc_by(spans);
         }
         // The exporter sleeps until then: waking it for each request would cost a system call each.
-        if self.sender.capacity() <= ROOM - BATCH {
+        if self.sender.capacity() <= CAPACITY - BATCH {
             self.filled.notify_one();
         }
     }

@@ -1,5 +1,5 @@
-//! The line of each request: who asked, how, how much went each way, how long it took, and who ended what did not end by
-//! itself.
+//! The log line of each request: who asked, how, how many bytes went each way, how long it took, and who ended
+//! what did not end by itself.
 
 use std::io;
 
@@ -12,10 +12,10 @@ use testkit::tokens::Issuer;
 use testkit::wire::Wire;
 use testkit::{app, block_on, eventually, h2_client, now};
 
-/// Streams are looked at often, so that no test waits long for a cut.
+/// Streams are checked often, so that no test waits long for one to be ended.
 const OFTEN: &str = "[streams]\ncheck_interval = \"100ms\"\n";
 
-/// Takes up uploads, streams, switches protocols and breaks off, as the path says.
+/// Consumes uploads, streams, switches protocols and breaks off, as the path says.
 fn upstream() -> RawUpstream {
     let begun = |exchange: &mut Exchange<'_>| {
         exchange.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n");
@@ -184,7 +184,7 @@ fn every_line_of_a_token_that_is_truly_signed_names_its_client() {
     assert_eq!(field(&record, "claimed_client"), Some("app"));
 }
 
-/// A stream that has begun, and the id of its request.
+/// Opens a stream, and returns it with the id of its request.
 fn begin(gate: &Gate, token: &str, path: &str) -> (Wire, String) {
     let mut wire = gate.connect();
     wire.send(gate.get(path).token(token).bytes()).unwrap();
@@ -239,7 +239,7 @@ fn the_line_of_a_stream_is_written_at_its_end_and_says_who_ended_it() {
     }
 }
 
-/// A tunnel that has brought its first bytes, and the id of its request.
+/// Opens a tunnel, waits for its first bytes, and returns it with the id of its request.
 fn tunnel(gate: &Gate, token: &str) -> io::Result<(Wire, String)> {
     let mut wire = gate.connect();
     let fields = gate.get("/chat").token(token).field("Connection", "Upgrade").field("Upgrade", "chat");
@@ -280,7 +280,7 @@ fn the_line_of_a_tunnel_counts_its_bytes_and_says_who_ended_it() {
     gate.wait_for_exit(testkit::PATIENCE);
 }
 
-/// An authority of the gate's own.
+/// An embedded authority.
 const AUTHORITY: &str = "[[issuers]]\nissuer = \"https://gate.test\"\naudiences = [\"https://api.test\"]\nauthority = true\n\
      [authority]\nissuer = \"https://gate.test\"\naudience = \"https://api.test\"\nscopes = [\"read:deals\"]\n\
      path = \"authority.db\"\n";

@@ -1,4 +1,4 @@
-//! `portcullis user` and `portcullis credential` against a running gate that issues tokens, and what comes of them there.
+//! `portcullis user` and `portcullis credential` against a running gate that issues tokens, and their effect there.
 
 use std::net::SocketAddr;
 
@@ -24,7 +24,7 @@ scopes = ["read:deals", "read:users"]
 path = "authority.db"
 "#;
 
-/// A gate with an authority in front of an upstream, and where its operators are.
+/// A gate with an authority in front of an upstream, and the address of its admin listener.
 pub struct Operated {
     pub gate: Gate,
     admin: SocketAddr,
@@ -48,25 +48,25 @@ impl Operated {
         Self { gate, admin, token_file, _upstream: upstream }
     }
 
-    /// Runs a command with the address and the token of this gate.
+    /// Runs a command with this gate's admin URL and token.
     pub fn run(&self, arguments: &[&str]) -> Outcome {
         portcullis(&self.with_place(arguments).iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// The same with this on its standard input.
+    /// Like [`Self::run`], with this standard input.
     pub fn run_reading(&self, arguments: &[&str], input: &[u8]) -> Outcome {
         let arguments = self.with_place(arguments);
         portcullis_reading(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), input)
     }
 
-    /// Arguments with the address and the token of this gate.
+    /// Appends this gate's admin URL and token to arguments.
     pub fn with_place(&self, arguments: &[&str]) -> Vec<String> {
         let admin = format!("http://{}", self.admin);
         let place = ["--admin", &admin, "--token-file", &self.token_file];
         [arguments, &place].concat().into_iter().map(str::to_owned).collect()
     }
 
-    /// What a command says when all is well.
+    /// The output of a command that must succeed.
     #[track_caller]
     pub fn says(&self, arguments: &[&str]) -> String {
         let outcome = self.run(arguments);
@@ -79,7 +79,7 @@ impl Operated {
         serde_json::from_str(&self.says(&[arguments, &["--json"]].concat())).unwrap()
     }
 
-    /// Asks for a token.
+    /// Requests a token.
     fn ask(&self, client_id: &str, secret: &str) -> Answer {
         let form = format!("grant_type=client_credentials&client_id={client_id}&client_secret={secret}");
         let request = self.gate.request("POST", "/OAuth/Token");

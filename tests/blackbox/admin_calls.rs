@@ -1,5 +1,6 @@
-//! The admin API as its documents describe it: the examples of docs/admin.md, one after the other, and `/openapi.json`, by
-//! which a validator judges the document and schemathesis calls a gate with good and bad input (`tests/python/openapi.py`).
+//! The admin API against its documentation: runs the examples of docs/admin.md, one after the other, and uses
+//! `/openapi.json`, which a validator checks, and from which schemathesis calls a gate with valid and invalid
+//! input (`tests/python/openapi.py`).
 
 use std::process::{Command, Stdio};
 
@@ -13,15 +14,15 @@ use crate::authority::stage::Stage;
 
 const PAGE: &str = "docs/admin.md";
 
-/// Who follows the page, with what was learned on the way.
+/// A reader who follows the page, with the values learned on the way.
 struct Follower {
     stage: Stage,
-    /// What stands in a command, and what is put there.
+    /// Placeholders in commands, and their values.
     values: Vec<(&'static str, String)>,
 }
 
 impl Follower {
-    /// Runs the commands under a heading; where the page shows an answer, the real one has the same members.
+    /// Runs the commands under a heading; if the page shows a response, the real one must have the same members.
     fn follow(&mut self, heading: &str) {
         let blocks = blocks_under(PAGE, heading);
         let of_shell = blocks.iter().filter(|block| block.language == "console" && block.not_run.is_none());
@@ -53,7 +54,7 @@ impl Follower {
         out.into_owned()
     }
 
-    /// Takes the names of what was made from an answer.
+    /// Remembers the names of created objects from a response.
     fn learn(&mut self, said: &str) {
         let Ok(answer) = serde_json::from_str::<Value>(said) else { return };
         let made = [("app_…", &answer["client_id"]), ("revocations/17", &answer["sequence"])];
@@ -65,7 +66,7 @@ impl Follower {
     }
 }
 
-/// The names of the members of a JSON object.
+/// The member names of a JSON object.
 fn members(text: &str) -> Vec<String> {
     let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
     value.as_object().unwrap().keys().cloned().collect()

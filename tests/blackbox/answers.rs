@@ -1,4 +1,4 @@
-//! The exact shape of every refusal: status, challenge, JSON, reason.
+//! The exact form of every rejection: status, challenge, JSON, reason.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use testkit::settings::Settings;
 use testkit::tokens::Issuer;
 use testkit::wire::Answer;
 
-/// Asserts what every refusal has in common and returns the description.
+/// Asserts what all rejections have in common and returns the description.
 fn assert_refusal(name: &str, answer: &Answer, status: u16, error: &str, challenge: Option<&str>) -> String {
     assert_eq!(answer.status(), status, "{name}: {}", answer.text());
     assert_eq!(answer.field("content-type"), Some("application/json"), "{name}");

@@ -1,4 +1,4 @@
-//! Copies of the state: `portcullis state backup` beside a gate that runs, and files that were copied without it.
+//! Copies of the state: `portcullis state backup` while a gate runs, and files that were copied without it.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -14,7 +14,7 @@ use testkit::settings::Settings;
 use testkit::tokens::Issuer;
 use testkit::{eventually, now};
 
-/// State and authority in one file; `path` is empty, or a line that gives the authority a file of its own.
+/// State and authority in one file; `path` is empty, or a line that gives the authority its own file.
 fn settings(upstream: &RawUpstream, issuer: &Issuer, path: &str) -> Settings {
     let path = if path.is_empty() { "path = \"state.db\"" } else { path };
     Settings::plaintext()
@@ -49,7 +49,7 @@ fn rolled_back(gate: &Gate) -> f64 {
     gate.metrics().sum("portcullis_state_rolled_back", &[])
 }
 
-/// The public keys that the authority signs with.
+/// The public keys of the authority's signing keys.
 fn signing_keys(gate: &Gate) -> String {
     gate.get("/.well-known/jwks.json").send().text()
 }

@@ -1,5 +1,5 @@
-//! Pages of other origins in a real Chromium (`tests/node/browsers.mjs` plays the stories and counts its checks): what they
-//! can read of the gate's answers, and what reaches the upstream.
+//! Pages of other origins in a real Chromium (`tests/node/browsers.mjs` runs the scenarios and counts its
+//! checks): what they can read of the gate's responses, and what reaches the upstream.
 
 use std::process::{Command, Stdio};
 
@@ -15,7 +15,7 @@ use testkit::settings::Settings;
 use testkit::tokens::Issuer;
 use testkit::tools::{node_modules, root};
 
-/// A gate, what it protects, and two servers of pages.
+/// A gate, what it protects, and two servers for pages.
 struct Stage {
     gate: Gate,
     api: RawUpstream,
@@ -29,7 +29,7 @@ impl Stage {
         Self::start_with(settings, |settings, _| settings)
     }
 
-    /// `more`: adds to the settings, knowing the origin of the app's pages.
+    /// `more` adds to the settings; it receives the origin of the app's pages.
     fn start_with(settings: Settings, more: impl FnOnce(Settings, &str) -> Settings) -> Self {
         let page = || {
             RawUpstream::scripted(|exchange| {
@@ -80,7 +80,7 @@ impl Stage {
         Self { gate: Gate::start(&settings), api, app, stranger, issuer }
     }
 
-    /// Plays a story; how many checks it made.
+    /// Runs a scenario, and returns the number of its checks.
     #[track_caller]
     fn play(&self, scenario: &str) -> u32 {
         let gate = match self.gate.settings.has_tls() {
@@ -106,7 +106,7 @@ impl Stage {
         checks.unwrap_or_else(|| panic!("{scenario}: {out}\n{err}"))
     }
 
-    /// The methods that reached the upstream at a path, in order.
+    /// The methods of the requests that reached the upstream at a path, in order.
     fn reached(&self, path: &str) -> Vec<String> {
         let seen = self.api.seen();
         seen.iter().filter(|seen| seen.target() == path).map(testkit::raw_upstream::Seen::method).collect()
@@ -195,7 +195,7 @@ fn a_browser_opens_a_websocket_beside_preflights_that_the_upstream_answers_itsel
     });
 }
 
-/// A WebSocket server that sends back what it gets.
+/// A WebSocket server that echoes what it receives.
 async fn echo(socket: TcpStream) {
     let Ok(mut socket) = accept_async(socket).await else { return };
     while let Some(Ok(message)) = socket.next().await {

@@ -1,6 +1,6 @@
-//! Events and revocations over clocks that are wrong, settings that grow, signals that repeat, and files that were put back.
+//! Events and revocations with wrong clocks, growing settings, repeated signals, and restored files.
 //!
-//! libfaketime moves the wall clock only: the monotonic clock is read without the C library.
+//! libfaketime changes only the wall clock: the monotonic clock is read without the C library.
 
 use std::path::{Path, PathBuf};
 
@@ -13,12 +13,12 @@ use testkit::settings::Settings;
 use testkit::tokens::{Issuer, unique};
 use testkit::{eventually, now};
 
-/// Debian's libfaketime, which tests/run installs; the loader finds it for every architecture.
+/// Debian's libfaketime, installed by tests/run; the loader finds it on every architecture.
 const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 const DAY: i64 = 86_400;
 const STATE: &str = "[state]\npath = \"state.db\"\non_empty = \"trust\"\nflush_interval = \"100ms\"\n";
 
-/// A gate whose wall clock is off by so many seconds.
+/// A gate whose wall clock is off by this many seconds.
 fn launch_off(settings: &Settings, seconds: i64) -> Gate {
     let gate = Gate::launch_with(settings, |command| {
         command
@@ -34,14 +34,14 @@ fn database(settings: &Settings) -> PathBuf {
     settings.folder().join("state.db")
 }
 
-/// The running time that the file has counted: it grows with each write, and the first look for what is over writes.
+/// The running time in the file: it grows with each write, and the first trim writes.
 fn uptime(path: &Path) -> i64 {
     let file = Connection::open(path).unwrap();
     file.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
     file.query_row("SELECT uptime FROM origin", [], |row| row.get(0)).unwrap()
 }
 
-/// As if so many seconds had passed by both clocks while the gate was stopped: everything in the file is older.
+/// Makes everything in the file older, as if this time had passed on both clocks while the gate was stopped.
 fn age(path: &Path, seconds: i64) {
     let file = Connection::open(path).unwrap();
     let older = "UPDATE events SET received_at = received_at - ?1, expires_at = expires_at - ?1,
@@ -182,7 +182,7 @@ fn an_event_is_kept_when_its_settings_grew_after_it_came() {
     assert_eq!(events(&database(&grown)), 1);
 }
 
-/// A transmitter that speaks for the issuer, with keys of its own.
+/// A transmitter for the issuer's subjects, with its own keys.
 fn transmitter(settings: Settings, keys: &Issuer, issuer: &Issuer, tolerant: bool) -> Settings {
     settings.file("transmitter.json", keys.jwks().to_string());
     settings.toml(&format!(

@@ -1,4 +1,4 @@
-//! The commands: exit codes, and problems all at once.
+//! The commands: exit codes, and that all problems are reported at once.
 
 use std::collections::BTreeSet;
 use std::process::Command;

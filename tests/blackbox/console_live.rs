@@ -1,4 +1,4 @@
-//! What operators see in the console of requests: why one was rejected, and what the gate does now.
+//! What the console shows operators about requests: why one was rejected, and what the gate is doing now.
 
 use testkit::gate::Gate;
 use testkit::now;
@@ -9,12 +9,12 @@ use testkit::visitor::EventStream;
 
 const EXPLAIN: &str = "/console/explain";
 const STREAM: &str = "/console/live/stream";
-/// What a browser would run if it were not shown as text.
+/// A script that a browser would run if it were not escaped.
 const SCRIPT: &str = "<script>alert(1)</script>";
-/// Streams that are open at a time.
+/// The most concurrent streams.
 const MOST_STREAMS: usize = 100;
 
-/// A gate, its issuer, and its upstream, which answers as long as it is kept.
+/// A gate, its issuer, and its upstream, which responds as long as it is not dropped.
 fn scene(more: &str) -> (Gate, Issuer, RawUpstream) {
     let (upstream, issuer) = (RawUpstream::scripted(|exchange| exchange.ok("hello")), Issuer::new());
     let settings = Settings::plaintext()

@@ -9,7 +9,7 @@ use testkit::settings::{ADMIN_TOKEN, Settings};
 use testkit::tokens::Issuer;
 use testkit::wire::{Answer, Wire};
 
-/// Admin tokens that may do one thing each.
+/// Admin tokens with one permission each.
 const EVENTS: &str = "a-token-that-may-do-events-only-0123456789";
 const SESSIONS: &str = "a-token-that-may-do-sessions-only-0123456";
 const HOSTILE: &str = "<script>alert(1)";
@@ -77,7 +77,7 @@ impl Desk {
     }
 }
 
-/// Somebody who is signed in.
+/// A signed-in visitor.
 struct Visit<'a> {
     desk: &'a Desk,
     cookie: String,
@@ -119,7 +119,7 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     text.split(start).nth(1).unwrap_or_else(|| panic!("no {start:?} in {text}")).split(end).next().unwrap()
 }
 
-/// The sequences that a list shows, in its order.
+/// The sequences in a list, in their order.
 fn sequences(page: &str) -> Vec<u64> {
     let shown = page.split("<span class=\"soft\">#").skip(1);
     shown.map(|part| part.split('<').next().unwrap().parse().unwrap()).collect()

@@ -1,5 +1,5 @@
-//! Tokens that are bound to a key (RFC 9449, RFC 8705): proofs of every kind over real sockets, what refuses them, and what
-//! the upstream sees.
+//! Key-bound tokens (RFC 9449, RFC 8705): proofs of every kind over real sockets, why they are rejected, and
+//! what the upstream receives.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ struct Scene {
     gate: Gate,
 }
 
-/// A gate behind TLS whose issuer and `[dpop]` have these lines.
+/// A gate behind TLS with these lines for its issuer and `[dpop]`.
 fn scene(issuer_lines: &str, lines: &str) -> Scene {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
     let settings = Settings::tls()
@@ -43,7 +43,7 @@ impl Scene {
         self.issuer.token().claim("cnf", json!({ "jkt": self.key.thumbprint() })).build()
     }
 
-    /// A request with this token and these proofs.
+    /// Sends a request with this token and these proofs.
     fn send(&self, token: &str, proofs: &[&str]) -> Answer {
         let mut request = self.gate.get("/deals/7").field("Authorization", &format!("DPoP {token}"));
         for proof in proofs {
@@ -52,7 +52,7 @@ impl Scene {
         request.send()
     }
 
-    /// The same, and what was decided.
+    /// Like [`Self::send`], and returns the decision as well.
     fn decided(&self, token: &str, proofs: &[&str]) -> (Answer, String) {
         self.gate.decision(|| self.send(token, proofs))
     }

@@ -1,4 +1,4 @@
-//! The end: not ready first, then no more connections, then everything in flight is finished, then exit code 0.
+//! Shutdown: first not ready, then no new connections, then everything in flight finishes, then exit code 0.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use testkit::tokens::Issuer;
 use testkit::wire::Wire;
 use testkit::{eventually, within};
 
-/// An upstream that answers when it is told to.
+/// An upstream that responds when told to.
 fn patient() -> (RawUpstream, std::sync::Arc<std::sync::atomic::AtomicBool>) {
     let go = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let signal = go.clone();

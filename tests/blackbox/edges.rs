@@ -1,4 +1,4 @@
-//! The small print of a proxy: clients that close halfway, series that begin at 0, names in logs, prefixes of hashes.
+//! Edge cases of a proxy: clients that close halfway, metrics that start at 0, names in logs, prefixes of hashes.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! The files of config/examples: each is a configuration that `check` takes as it is, and a gate that is started from it judges
-//! tokens of the shape that its provider issues. Addresses, key sets and the place of Redis are replaced, nothing else.
+//! The files of config/examples: `check` accepts each unchanged, and a gate with it judges tokens as its
+//! provider issues them. Only addresses, key sets and the address of Redis are replaced.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,19 +18,19 @@ use testkit::tools::root;
 
 use crate::issuers::{CLUSTER, data, token};
 
-/// Every example; a file that is not here fails a test.
+/// All examples; a file that is not listed here fails a test.
 const EXAMPLES: [&str; 9] =
     ["auth0", "authority", "cognito", "entra", "fleet", "keycloak", "kubernetes", "mcp", "okta"];
 
-/// The secrets that examples take from the environment.
+/// The secrets that the examples take from the environment.
 pub const SECRETS: [(&str, &str); 3] = [
     ("PORTCULLIS_ADMIN_TOKEN", ADMIN_TOKEN),
     ("ENTRA_SCIM_TOKEN", "scim-secret-of-the-tests-0123456789"),
     ("REDIS_PASSWORD", "secret-of-redis"),
 ];
 
-/// An example, the shapes of tokens it is for, what differs in them from the documents of the provider, and what requests get
-/// that are not as the shapes say: the token's name, the method, the decision.
+/// An example, the token shapes it is for, how they differ from the provider's documents, and requests with a
+/// different result than the shapes say: the token's name, the method, the decision.
 type Provider =
     (&'static str, &'static str, &'static [(&'static str, &'static str)], &'static [[&'static str; 3]]);
 
@@ -88,7 +88,7 @@ fn tables(text: &str) -> Vec<(String, Vec<String>)> {
     tables
 }
 
-/// A configuration on ports of its own, with keys in `keys.json`, and with lines of `[state]` in place of where Redis is.
+/// A configuration with free ports, keys in `keys.json`, and these lines of `[state]` in place of the address of Redis.
 pub fn settings(text: &str, upstream: &RawUpstream, keys: &Value, state: &str) -> Settings {
     let mut settings = Settings::tls();
     settings.file("keys.json", keys.to_string());
@@ -119,7 +119,7 @@ pub fn settings(text: &str, upstream: &RawUpstream, keys: &Value, state: &str) -
     settings.server("shutdown_delay = \"0s\"")
 }
 
-/// A gate with the secrets of the examples.
+/// Launches a gate with the secrets of the examples.
 pub fn launch(settings: &Settings) -> Gate {
     let gate = Gate::launch_with(settings, |command| {
         command.envs(SECRETS);
@@ -128,7 +128,7 @@ pub fn launch(settings: &Settings) -> Gate {
     gate
 }
 
-/// A command of the binary against a gate.
+/// Runs a command of the binary against a gate.
 fn operate(gate: &Gate, arguments: &[&str]) -> Outcome {
     let mut command = Command::new(binary());
     command.args(arguments).envs(SECRETS).env("PORTCULLIS_ADMIN_URL", format!("http://{}", gate.admin));

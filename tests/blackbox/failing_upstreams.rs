@@ -1,4 +1,4 @@
-//! What the client is told when the upstream fails: 502, 504, or an answer that visibly breaks off; never a wrong one.
+//! What the client receives when the upstream fails: 502, 504, or a visibly incomplete response; never a wrong one.
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -30,7 +30,7 @@ fn assert_error(answer: &Answer, status: u16, error: &str) {
     assert_eq!(answer.json()["request_id"], answer.field("x-request-id").unwrap());
 }
 
-/// The upstream's errors by `kind`, as counted.
+/// The counted upstream errors by `kind`.
 fn counted(gate: &Gate) -> f64 {
     gate.metrics().sum("portcullis_upstream_errors_total", &[("upstream", "api")])
 }
@@ -335,7 +335,8 @@ fn the_body_of_an_answer_may_take_longer_than_the_response_timeout() {
     assert_eq!(wire.chunk().unwrap().unwrap(), b"data: late\n\n");
 }
 
-/// An upstream that answers the first request of each connection and hangs up on the second, unanswered.
+/// An upstream that responds to the first request of each connection and closes the connection on the
+/// second, without a response.
 fn forgetful() -> RawUpstream {
     let answered = std::sync::Arc::new(std::sync::Mutex::new(std::collections::HashSet::new()));
     RawUpstream::scripted(move |exchange| {
@@ -514,7 +515,7 @@ fn hop_by_hop_fields_of_an_answer_stay_behind() {
     assert_eq!(again.text(), "ok", "the client's connection outlives the upstream's");
 }
 
-/// Leads every connection that it accepts to the address it is told.
+/// Forwards each accepted connection to the address it is given.
 fn relay() -> (String, std::sync::mpsc::SyncSender<std::net::SocketAddr>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! A real gRPC pair through the gate: unary, streams, and refusals in gRPC's own form.
+//! A real gRPC client and server through the gate: unary calls, streams, and rejections in gRPC's own form.
 
 use std::future::Ready;
 use std::pin::Pin;
@@ -27,7 +27,7 @@ use testkit::settings::Settings;
 use testkit::tokens::Issuer;
 use testkit::{block_on, eventually};
 
-/// Messages are bytes as they are: no schema is needed to prove that they pass.
+/// Messages are raw bytes: no schema is needed to show that they pass.
 #[derive(Clone, Copy, Default)]
 struct Raw;
 
@@ -65,7 +65,7 @@ impl Decoder for Raw {
     }
 }
 
-/// Answers with the message, or with the status the message asks for.
+/// Responds with the message, or with the status that the message asks for.
 struct Echo;
 
 impl UnaryService<Bytes> for Echo {

@@ -1,5 +1,5 @@
-//! The blocks of docs/recipes.md and docs/migration.md: `check` takes each of them with what it needs beside it, and a gate that
-//! takes the place of another product's check judges tokens as the page says.
+//! The blocks of docs/recipes.md and docs/migration.md: `check` accepts each of them together with what it
+//! omits, and a gate that replaces another product's check judges tokens as the page says.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ use testkit::tokens::{Issuer, Signer};
 
 use crate::examples::{SECRETS, launch, settings};
 
-/// What a recipe leaves out: tables by the text that shows that they are there.
+/// What a recipe omits: tables, by a text that is present if they are.
 const BESIDE: [(&str, &str); 5] = [
     ("[server]", "[server]\nlisten = [\"127.0.0.1:8443\"]"),
     ("name = \"api\"", "[[upstreams]]\nname = \"api\"\nurl = \"http://127.0.0.1:3000\""),
@@ -27,7 +27,7 @@ const BESIDE: [(&str, &str); 5] = [
     ("allow_plaintext", "[server.tls]\ncertificate = \"server.pem\"\nprivate_key = \"server.key\""),
 ];
 
-/// A block with what it leaves out.
+/// A block with what it omits.
 fn whole(text: &str) -> String {
     let is_there =
         |mark: &str| text.contains(mark) || mark == "allow_plaintext" && text.contains("[server.tls]");
@@ -35,7 +35,7 @@ fn whole(text: &str) -> String {
     std::iter::once(text).chain(missing).collect::<Vec<_>>().join("\n")
 }
 
-/// A folder with every file that the blocks name.
+/// A folder with all files that the blocks name.
 fn folder() -> Settings {
     let settings = Settings::tls();
     let client = Authority::new();
@@ -51,7 +51,7 @@ fn folder() -> Settings {
     settings
 }
 
-/// Checks every configuration of a page, and says how many there are.
+/// Checks every configuration on a page, and returns their number.
 fn check_all(page: &str) -> usize {
     let settings = folder();
     let is_configuration = |block: &Block| block.language == "toml";
@@ -106,10 +106,10 @@ fn decided(gate: &Gate, method: &str, path: &str, token: &str) -> String {
     gate.decision(|| gate.request(method, path).token(token).send()).1
 }
 
-/// A request: what differs in its token's claims from a right one (`null`: the claim is absent), method, path, decision.
+/// A request: how its token's claims differ from valid ones (`null` removes a claim), method, path, decision.
 type Row = (Value, &'static str, &'static str, &'static str);
 
-/// What every product's place is taken with.
+/// The requests for every product.
 fn rows_of_all() -> Vec<Row> {
     vec![
         (json!({"exp": null}), "GET", "/deals/7", "deny/missing_claim"),
@@ -120,7 +120,7 @@ fn rows_of_all() -> Vec<Row> {
     ]
 }
 
-/// Sends the tokens of the rows to a gate of the block, and gives the upstream back.
+/// Sends the tokens of the rows to a gate with the block, and returns the gate and the upstream.
 fn judge(key: &str, algorithm: &'static str, rows: Vec<Row>) -> (Gate, RawUpstream) {
     let upstream = RawUpstream::start();
     let issuer = Issuer::with("https://idp.example.com/", vec![Signer::new(algorithm, "key-1")]);

@@ -1,4 +1,4 @@
-//! The helpers against themselves, with clients that nobody here wrote.
+//! The test helpers themselves, against third-party clients.
 
 use serde_json::json;
 

@@ -1,5 +1,5 @@
-//! HTTP/2 as attackers write it: frames and fields by hand over TLS, with an HTTP/1.1 upstream behind the gate that
-//! records what reached it (RFC 9113 §8.1.1, §8.2, §8.3, §10.3: a malformed request is never translated).
+//! HTTP/2 as attackers write it: frames and fields by hand over TLS, with an HTTP/1.1 upstream behind the gate
+//! that records what reaches it (RFC 9113 §8.1.1, §8.2, §8.3, §10.3: a malformed request is never translated).
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -14,16 +14,16 @@ use testkit::tokens::Issuer;
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// What must become of a row; which end it is exactly stands in the data.
+/// The expected outcome of a row; the exact one is in the data.
 #[derive(Debug)]
 enum Expect {
-    /// A status of refusal, or the end of stream or connection; nothing reaches the upstream.
+    /// A status that rejects it, or the end of the stream or connection; nothing reaches the upstream.
     Refuse,
-    /// The connection ends with an error, or a new stream cannot be had on it.
+    /// The connection ends with an error, or allows no new stream.
     EndConnection,
     /// One request reaches the upstream with this target.
     Pass(&'static str),
-    /// What [`Refuse`] says, but the start of a request may have gone upstream before its end was known.
+    /// Like [`Refuse`], but the start of a request may have been forwarded before its end was known.
     Broken,
 }
 
@@ -65,7 +65,7 @@ impl Table {
         self.row(name, frames::headers(1, END_STREAM, fields), expect);
     }
 
-    /// The good fields with one pseudo-field replaced.
+    /// The valid fields with one pseudo-field replaced.
     fn with(&mut self, name: &str, value: impl AsRef<[u8]>, expect: Expect) {
         let mut fields = self.good();
         for field in &mut fields {
@@ -82,7 +82,7 @@ impl Table {
         self.request(&format!("no {name}"), &fields, expect);
     }
 
-    /// The good fields and these at their end.
+    /// The valid fields followed by these.
     fn and(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>, expect: Expect) {
         let mut fields = self.good();
         let (name, value) = (name.as_ref().to_vec(), value.as_ref().to_vec());
@@ -119,7 +119,7 @@ impl Scene {
         Table { rows: Vec::new(), bearer: format!("Bearer {}", self.issuer.good()) }
     }
 
-    /// What came of the row, or what is wrong with that.
+    /// The outcome of a row, or what is wrong with it.
     fn judge(&self, row: &Row) -> Result<String, String> {
         let before = (self.upstream.count(), self.complete.lock().unwrap().len());
         let mut connection = Frames::connect(&self.gate);
@@ -613,7 +613,7 @@ fn a_wrong_preface_is_a_protocol_error() {
     assert_eq!(scene.upstream.count(), 0);
 }
 
-/// Floods of cheap frames: the connection is ended, or the gate simply keeps up; in either case others are served.
+/// Floods of cheap frames: the gate ends the connection or keeps up; in either case other clients are served.
 #[test]
 fn floods_do_not_disturb_others() {
     let mut scene = scene();
@@ -676,7 +676,7 @@ fn floods_do_not_disturb_others() {
     assert!(!scene.gate.log().text().contains("panicked"));
 }
 
-/// One field of 4,000 bytes put into the dynamic table, then referred to thousands of times.
+/// One field of 4,000 bytes is put into the dynamic table, then referenced thousands of times.
 fn hpack_bomb() -> Vec<u8> {
     let mut block = vec![0x40, 1, b'x', 0x7f, 0xa1, 0x1e];
     block.extend_from_slice(&vec![b'y'; 4000]);

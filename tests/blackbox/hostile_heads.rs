@@ -1,7 +1,7 @@
 //! HTTP/1.1 as attackers write it: smuggling, chunk syntax, Host, targets, hop-by-hop fields, spoofed identities, sizes.
 //!
-//! Every row is raw bytes sent to a real gate. The oracle is an upstream that records what reached it: nothing, or
-//! exactly the one request that everybody reads in the same way.
+//! Every row is raw bytes sent to a real gate. The oracle is an upstream that records what reaches it: nothing,
+//! or exactly the one request that all parsers read in the same way.
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
@@ -16,16 +16,16 @@ use testkit::tokens::Issuer;
 use testkit::wire::{Answer, Wire};
 use testkit::within;
 
-/// What must become of a row's bytes. The exact status stands in the data.
+/// The expected outcome of a row's bytes. The exact status is in the data.
 enum Expect {
-    /// One answer that refuses; nothing reaches the upstream.
+    /// One response that rejects them; nothing reaches the upstream.
     Refuse,
-    /// The same for bytes after which the gate may rightly wait for more, and so is told that nothing comes: an answer, or
-    /// the end of the connection.
+    /// Like [`Expect::Refuse`], for bytes after which the gate may wait for more, so the sending half is
+    /// closed: a response, or the end of the connection.
     RefuseAtEnd,
-    /// Exactly this request reaches the upstream: target and body.
+    /// Exactly this request reaches the upstream: its target and body.
     Pass(String, Vec<u8>),
-    /// No complete request reaches the upstream, and the client gets an answer that refuses or a closed connection.
+    /// No complete request reaches the upstream, and the client receives a rejection or a closed connection.
     Broken,
 }
 
@@ -37,7 +37,7 @@ struct Row {
     expect: Expect,
 }
 
-/// The table in the making. `{auth}` stands for a field line with a good token, `{host}` for one with a good host.
+/// A builder for the table. `{auth}` stands for a field line with a valid token, `{host}` for one with a valid host.
 #[derive(Default)]
 struct Table(Vec<Row>);
 
@@ -46,12 +46,12 @@ impl Table {
         self.0.push(Row { name: name.to_owned(), bytes: bytes.as_ref().to_vec(), expect });
     }
 
-    /// A request line with good fields.
+    /// Adds a request line with valid fields.
     fn line(&mut self, line: &str) {
         self.raw(&format!("line {line:?}"), format!("{line}\r\n{{host}}{{auth}}\r\n"), Refuse);
     }
 
-    /// A target with good fields.
+    /// Adds a target with valid fields.
     fn target(&mut self, target: &str, expect: Expect) {
         self.raw(
             &format!("target {target:?}"),
@@ -60,13 +60,13 @@ impl Table {
         );
     }
 
-    /// Field lines beside the good ones of a request without a body.
+    /// Adds field lines to the valid ones of a request without a body.
     fn fields(&mut self, name: &str, fields: impl AsRef<[u8]>, expect: Expect) {
         let bytes = [b"GET /fields HTTP/1.1\r\n{host}{auth}", fields.as_ref(), b"\r\n"].concat();
         self.raw(name, bytes, expect);
     }
 
-    /// Field lines beside the good ones of a request with what follows its head.
+    /// Adds field lines to the valid ones of a request, followed by a body.
     fn post(&mut self, fields: &str, body: &str, expect: Expect) {
         let bytes = format!("POST /post HTTP/1.1\r\n{{host}}{{auth}}{fields}\r\n{body}");
         self.raw(
@@ -76,7 +76,7 @@ impl Table {
         );
     }
 
-    /// A chunked body.
+    /// Adds a chunked body.
     fn chunks(&mut self, body: impl AsRef<[u8]>, expect: Expect) {
         let body = body.as_ref();
         let shown: String = String::from_utf8_lossy(body).chars().take(40).collect();
@@ -92,11 +92,11 @@ fn passes(target: &str, body: &str) -> Expect {
 /// A request that must never reach the upstream, hidden behind another.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: api.test\r\n\r\n";
 
-/// Everything that one gate and its upstream went through.
+/// One gate and its upstream, and what they received.
 struct Scene {
     gate: Gate,
     upstream: RawUpstream,
-    /// The requests whose body ended as it should.
+    /// The requests whose body ended properly.
     complete: Arc<Mutex<Vec<Seen>>>,
     issuer: Issuer,
 }
@@ -126,7 +126,7 @@ impl Scene {
         replace(&bytes, b"{host}", b"Host: api.test\r\n")
     }
 
-    /// Sends a row and says what came of it, or what is wrong with that.
+    /// Sends a row and returns its outcome, or what is wrong with it.
     fn judge(&self, row: &Row) -> Result<String, String> {
         let before = (self.upstream.count(), self.complete.lock().unwrap().len());
         // Where the gate may rightly wait for more, it is told that nothing comes. Elsewhere it is not: the end of input
@@ -170,7 +170,7 @@ impl Scene {
     }
 }
 
-/// Sends bytes, reads the first answer, then whether anything follows once we say that nothing more comes from us.
+/// Sends bytes, reads the first response, then what follows once the sending half is closed.
 fn exchange(wire: &mut Wire, bytes: &[u8], ends: bool) -> Result<(Option<Answer>, String), String> {
     drop(wire.send(bytes));
     if ends {
@@ -189,7 +189,7 @@ fn exchange(wire: &mut Wire, bytes: &[u8], ends: bool) -> Result<(Option<Answer>
     Ok((answer, if refused_later { String::new() } else { text }))
 }
 
-/// What every request that reaches the upstream must look like.
+/// Checks the fields of a request that reached the upstream.
 fn check_fields(seen: &Seen) -> Result<(), String> {
     let fields = seen.fields();
     let count = |name: &str| fields.iter().filter(|(n, _)| n.replace('_', "-") == name).count();
@@ -221,7 +221,7 @@ fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Judges all rows, of which there must be this many, so that none is lost unnoticed.
+/// Judges all rows, of which there must be at least this many, so that a lost row is noticed.
 fn run(scene: &mut Scene, table: &Table, at_least: usize, data: &'static str) {
     let mut pinned = Pinned::new(data);
     assert!(table.0.len() >= at_least, "{} rows", table.0.len());

@@ -1,7 +1,7 @@
-//! Tokens that must not pass: a table of everything RFC 8725 warns of, and of what JOSE libraries get wrong.
+//! Tokens that must be rejected: a table of everything RFC 8725 warns about, and of common mistakes in JOSE libraries.
 //!
-//! Every row is sent to a real gate; the oracle is the status, the reason that the gate counts, and an upstream that
-//! saw nothing.
+//! Every row is sent to a real gate; the oracle is the status, the reason that the gate counts, and an upstream
+//! that receives nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ use testkit::tokens::{Issuer, Signer, Token, compact, log_hash, twin, unique};
 use testkit::wire::Wire;
 use testkit::{b64, now};
 
-/// What is presented, and the status with which it is refused. The reason stands in the data.
+/// The credentials, and the status with which they are rejected. The reason is in the data.
 struct Row {
     name: String,
     /// The value of the `Authorization` field.
@@ -26,7 +26,7 @@ struct Row {
     status: u16,
 }
 
-/// The table in the making.
+/// A builder for the table.
 #[derive(Default)]
 struct Table(Vec<Row>);
 
@@ -36,13 +36,13 @@ impl Table {
         self.0.push(Row { name: name.to_owned(), credentials, status });
     }
 
-    /// A token that is refused with 401.
+    /// Adds a token that is rejected with 401.
     fn token(&mut self, name: &str, token: &str) {
         self.field(name, format!("Bearer {token}"), 401);
     }
 }
 
-/// Three issuers with keys of every family: two with JWKS, whose keys share a name, and one with a secret.
+/// Three issuers with keys of every family: two with JWKS, whose keys have the same `kid`, and one with a secret.
 struct Scene {
     main: Issuer,
     other: Issuer,
@@ -210,7 +210,7 @@ fn presentation(scene: &Scene, table: &mut Table) {
     }
 }
 
-/// RFC 7515 §5.2, RFC 8259: no JWS, or no JSON in it.
+/// RFC 7515 §5.2, RFC 8259: not a JWS, or without JSON in it.
 fn shape(scene: &Scene, table: &mut Table) {
     let good = scene.main.good();
     let parts: Vec<&str> = good.split('.').collect();
@@ -282,7 +282,7 @@ fn shape(scene: &Scene, table: &mut Table) {
     }
 }
 
-/// RFC 8725 §2.1, §3.1, §3.2: the algorithm is the issuer's to say, not the token's.
+/// RFC 8725 §2.1, §3.1, §3.2: the issuer determines the algorithm, not the token.
 fn algorithms(scene: &Scene, table: &mut Table) {
     let main = &scene.main;
     let token = main.token();
@@ -405,7 +405,7 @@ fn algorithms(scene: &Scene, table: &mut Table) {
     table.token("the secret of another issuer", &crossed);
 }
 
-/// RFC 7515 §4.1: what the header says beside the algorithm.
+/// RFC 7515 §4.1: header parameters other than the algorithm.
 fn header_parameters(scene: &Scene, table: &mut Table) {
     let main = &scene.main;
     let token = main.token();
@@ -561,7 +561,7 @@ fn signatures(scene: &Scene, table: &mut Table) {
     }
 }
 
-/// Whose token it is, and for whom.
+/// Which issuer and subject a token is from, and which audience it is for.
 fn identity_claims(scene: &Scene, table: &mut Table) {
     let main = &scene.main;
     let with = |name: &str, value: Value| main.token().claim(name, value).build();
@@ -624,7 +624,7 @@ fn identity_claims(scene: &Scene, table: &mut Table) {
     }
 }
 
-/// RFC 7519 §4.1.4 to §4.1.6: all times are numbers, and all are checked.
+/// RFC 7519 §4.1.4 to §4.1.6: all times must be numbers, and all are checked.
 fn times(scene: &Scene, table: &mut Table) {
     let main = &scene.main;
     let with = |name: &str, value: Value| main.token().claim(name, value).build();
@@ -667,7 +667,7 @@ fn times(scene: &Scene, table: &mut Table) {
     }
 }
 
-/// Claims that have a meaning here have a type.
+/// Claims with a meaning must have the right type.
 fn typed_claims(scene: &Scene, table: &mut Table) {
     let main = &scene.main;
     let with = |name: &str, value: Value| main.token().claim(name, value).build();
@@ -720,7 +720,7 @@ fn typed_claims(scene: &Scene, table: &mut Table) {
     }
 }
 
-/// RFC 7519 §4: two members of one name are read in two ways.
+/// RFC 7519 §4: parsers disagree about members with the same name.
 fn duplicates(scene: &Scene, table: &mut Table) {
     let token = scene.main.token();
     for (name, value) in [
@@ -757,7 +757,7 @@ fn duplicates(scene: &Scene, table: &mut Table) {
         .token("alg twice in the header, once escaped", &token.with_header_members("\"\\u0061lg\":\"none\""));
 }
 
-/// Values of every JSON type but these.
+/// Values of every JSON type except these.
 fn wrong_types(but: &[&str]) -> Vec<(&'static str, Value)> {
     [
         ("a number", "number", json!(7)),
@@ -790,7 +790,7 @@ fn twin_order() -> [u8; 32] {
     order
 }
 
-/// An ECDSA signature as X.509 writes it, which JOSE does not.
+/// An ECDSA signature in the DER form of X.509, which JOSE does not use.
 fn der(r: &[u8], s: &[u8]) -> Vec<u8> {
     let integer = |bytes: &[u8]| {
         let mut body = if bytes[0] & 0x80 == 0 { Vec::new() } else { vec![0] };
@@ -1019,7 +1019,7 @@ fn ed25519_and_eddsa_are_names_of_the_same_algorithm() {
     assert_eq!(Gate::start(&settings).get("/").token(&token).send().status(), 401, "not where only ES256 is");
 }
 
-/// What the gate counts of requests that it rejects.
+/// The counters of rejected requests.
 const COUNTED: [&str; 4] = [
     "portcullis_requests_total",
     "portcullis_decisions_total",
@@ -1027,7 +1027,7 @@ const COUNTED: [&str; 4] = [
     "portcullis_enforce_duration_seconds_count",
 ];
 
-/// Each series that requests are counted in.
+/// Each series that counts requests.
 fn counts(scrape: &Scrape) -> BTreeMap<String, f64> {
     let mut counts = BTreeMap::new();
     for name in COUNTED {
@@ -1036,13 +1036,13 @@ fn counts(scrape: &Scrape) -> BTreeMap<String, f64> {
     counts
 }
 
-/// How many requests the gate has decided, and counted to their end.
+/// How many requests the gate has decided and completely counted.
 fn decided(scrape: &Scrape) -> f64 {
     let sum = |name| scrape.sum(name, &[]);
     sum("portcullis_decisions_total").min(sum("portcullis_requests_total"))
 }
 
-/// An answer and its log line, without what differs between any two requests.
+/// A response and its log line, without what differs between any two requests.
 fn shown(gate: &Gate, wire: &mut Wire, request: &[u8]) -> String {
     let mut answer = wire.exchange(request).unwrap();
     let id = answer.field("x-request-id").unwrap().to_owned();
@@ -1148,7 +1148,7 @@ fn a_cached_token_expires_on_time() {
     assert!(now() <= scene_deadline(&token), "not long after its time");
 }
 
-/// `exp` and two seconds for a busy machine.
+/// `exp`, and two more seconds for a busy machine.
 fn scene_deadline(token: &str) -> i64 {
     use base64::Engine as _;
     let payload = token.split('.').nth(1).unwrap();

@@ -1,4 +1,4 @@
-//! HTTP/2 as real clients and real attackers use it: early answers, farewells, resets, clients that do not read.
+//! HTTP/2 as real clients and real attackers use it: early responses, GOAWAY, resets, clients that do not read.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn number(bytes: &[u8]) -> u32 {
     u32::from_be_bytes(bytes[..4].try_into().unwrap())
 }
 
-/// The code of the GOAWAY that ends the connection, as soon as it has come.
+/// The code of the GOAWAY that ends the connection, once it has arrived.
 fn goaway(client: &mut Frames) -> Option<u32> {
     while let Ok(frame) = client.read() {
         if frame.kind == kind::GOAWAY {

@@ -1,4 +1,4 @@
-//! What the upstream learns: identity headers that only the gate can set, and the fields of forwarding.
+//! What the upstream receives: identity headers that only the gate can set, and forwarding headers.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! The idle clock to the second, what moves it and what does not, and that every spelling of a token has the same one.
+//! The idle clock to the second, what advances it and what does not, and that every spelling of a token shares one.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use testkit::settings::Settings;
 use testkit::tokens::{Issuer, twin};
 use testkit::{eventually, now, now_ms};
 
-/// How long a token may be unused, in milliseconds.
+/// The idle timeout in milliseconds.
 const IDLE: i64 = 3_000;
 
 fn scene(url: &str, lines: &str) -> (Issuer, Gate) {
@@ -31,7 +31,7 @@ fn status(gate: &Gate, path: &str, token: &str) -> u16 {
     gate.get(path).token(token).send().status()
 }
 
-/// Presents a token once: when the gate may have looked at it, and whether it was let through.
+/// Presents a token once; returns between which moments the gate checked it, and whether it was accepted.
 fn present(gate: &Gate, token: &str) -> (i64, i64, bool) {
     let before = now_ms();
     let answer = gate.get("/anything").token(token).send();
@@ -126,7 +126,7 @@ fn whatever_the_upstream_answers_the_token_was_used() {
     });
 }
 
-/// A port that is taken and on which nobody listens.
+/// A port that is bound but on which nobody listens.
 fn nobody() -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -168,7 +168,7 @@ fn without_a_timeout_no_token_goes_idle() {
     assert_eq!(status(&gate, "/anything", &old), 200);
 }
 
-/// An upstream, people and machines, each with an issuer, and a state file that outlives a gate.
+/// An upstream, users and machines, each with an issuer, and a state file that outlives a gate.
 struct TwoIssuers {
     app: App,
     people: Issuer,

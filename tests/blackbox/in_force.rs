@@ -1,4 +1,4 @@
-//! Tokens in force: idle clocks, events, restarts and live streams, through the running gate.
+//! Tokens in force: idle clocks, events, restarts and live streams, in a running gate.
 
 use serde_json::json;
 use tokio::net::TcpListener;

@@ -1,5 +1,5 @@
-//! The blocks of docs/issuers.md, and tokens of the shapes that providers document: right ones pass, wrong ones are refused for
-//! the reason that the data says, and the upstream learns what the block promises.
+//! The blocks of docs/issuers.md, and tokens as providers document them: valid ones pass, invalid ones are
+//! rejected for the reason in the data, and the upstream receives what the block promises.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use testkit::settings::Settings;
 use testkit::tokens::{Signer, compact};
 use testkit::{b64, now};
 
-/// Each provider's data, and the block that is about it.
+/// Each provider's data, and the block about it.
 const PROVIDERS: [(&str, &str); 12] = [
     ("kubernetes", "kubernetes = true"),
     ("github", "issuer = \"https://token.actions.githubusercontent.com\""),
@@ -31,7 +31,7 @@ const PROVIDERS: [(&str, &str); 12] = [
 /// The issuer of the cluster.
 pub const CLUSTER: &str = "https://kubernetes.default.svc.cluster.local";
 
-/// What a provider documents: its algorithm, and tokens with what each gets.
+/// The documented data of a provider: its algorithm, and tokens with their expected results.
 pub fn data(name: &str) -> Value {
     let path = testkit::tools::root().join(format!("tests/data/issuers/{name}.json"));
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
@@ -68,7 +68,7 @@ fn every_block_is_a_configuration_that_the_gate_takes() {
     assert!(outcome.out.contains(CLUSTER), "{}", outcome.out);
 }
 
-/// The block with keys from a file in place of the provider.
+/// The block with keys from a file instead of the provider.
 fn with_keys(written: &str, name: &str) -> String {
     let fetched = ["discovery ", "jwks_url ", "kubernetes "];
     let lines = written.lines().filter(|line| !fetched.iter().any(|key| line.starts_with(key)));
@@ -77,7 +77,7 @@ fn with_keys(written: &str, name: &str) -> String {
     lines.collect::<Vec<_>>().join("\n").replace("[[issuers]]", &head)
 }
 
-/// `"@+300"` is in five minutes.
+/// Replaces values such as `"@+300"`, which means in five minutes.
 fn dated(value: &Value) -> Value {
     match value {
         Value::String(text) if text.starts_with('@') => json!(now() + text[1..].parse::<i64>().unwrap()),

@@ -1,4 +1,5 @@
-//! Streams of every kind, and everything that ends the right to one: a stream is judged as its next request would be.
+//! Streams of every kind, and everything that ends the permission for one: a stream is decided like its
+//! next request would be.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -49,7 +50,7 @@ struct Streams {
 /// How many of them there are.
 const KINDS: f64 = 5.0;
 
-/// A server of WebSockets, on a thread of its own, that sends every text back.
+/// A WebSocket server, on a thread of its own, that echoes every text.
 fn sockets() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -94,7 +95,7 @@ impl Scene {
         Self { app, _calls: calls, keys, issuer, gate }
     }
 
-    /// Gives another configuration into force.
+    /// Puts a changed configuration in force.
     fn reload(&self, changes: &[(&str, &str)]) {
         let text = self.gate.settings.to_toml();
         let text = changes.iter().fold(text, |text, (from, to)| {
@@ -154,7 +155,7 @@ impl Scene {
         streams
     }
 
-    /// Data passes on every stream.
+    /// Asserts that data passes on every stream.
     async fn assert_flows(&self, streams: &mut Streams) {
         self.app.emit("tick");
         assert_eq!(streams.events.chunk().unwrap().unwrap(), b"data: tick\n\n");
@@ -168,7 +169,7 @@ impl Scene {
 }
 
 impl Streams {
-    /// Every stream has ended, and not as if it were complete; the upload was answered with this status.
+    /// Asserts that every stream has ended, visibly incomplete, and that the upload got this status.
     async fn assert_cut(self, name: &str, status: u16) {
         let Self { mut events, mut upload, mut events_h2, mut call, calling: _kept, mut socket, _client } =
             self;
@@ -199,12 +200,12 @@ impl Streams {
     }
 }
 
-/// Does something to a scene.
+/// Changes something in a scene.
 type Act = fn(&Scene);
 
 type Row = (&'static str, &'static str, Act);
 
-/// What ends the right of a request that was allowed, and the reason.
+/// What ends the permission of a request that was allowed, and the reason.
 const ENDS: &[Row] = &[
     ("the key is withdrawn", "unknown_key", |scene| {
         scene.keys.set_keys(Issuer::with(NAME, vec![Signer::new("ES256", "three")]).jwks());

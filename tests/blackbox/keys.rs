@@ -1,4 +1,5 @@
-//! Keys: fetched before the gate is ready, refreshed behind its back, good through an outage, and rotated by a real issuer.
+//! Keys: fetched before the gate is ready, refreshed in the background, usable during an outage, and
+//! rotated by a real issuer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -138,7 +139,7 @@ fn forgers_cause_one_fetch_per_cooldown_and_do_not_hide_a_rotation() {
     assert!(fetches >= 3 && fetches <= seconds + 1, "{fetches} fetches in {seconds} s");
 }
 
-/// Ends the threads of a test, also of one that failed.
+/// Stops the threads of a test, even if it fails.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {

@@ -1,7 +1,7 @@
-//! `kill -9` at random moments while clients use tokens and events are in flight, over and over on one store.
+//! `kill -9` at random moments while clients use tokens and events are in flight, repeatedly on one store.
 //!
-//! After each restart: every acknowledged event ends its tokens, one that was not acknowledged does so as a whole or not
-//! at all, and no idle clock runs late.
+//! After each restart: every acknowledged event ends its tokens, an unacknowledged one does so completely or
+//! not at all, and no idle clock is late.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,20 +18,20 @@ use testkit::tokens::{Issuer, Signer, unique};
 use testkit::wire::{Answer, Wire};
 use testkit::{eventually, now, now_ms};
 
-/// How long a token may be unused, in milliseconds.
+/// The idle timeout in milliseconds.
 const IDLE: i64 = 4_000;
-/// How far a clock may be off, in milliseconds, and on the early side only.
+/// How early an idle clock may expire, in milliseconds; it may never be late.
 const EARLY: i64 = 1_000;
-/// What was used so long before the last use that a flush has saved is saved, too, in milliseconds: one flush writes the
-/// uses of all tokens. A second is for the time in which it collects them on a busy machine.
+/// A use that is this much older than the last use that a flush has saved has been saved as well, in milliseconds:
+/// one flush writes the uses of all tokens. A second allows for the time in which a busy machine collects them.
 const APART: i64 = 1_000;
-/// Who uses tokens, and who publishes events.
+/// How many clients use tokens, and how many publishers there are.
 const CLIENTS: usize = 3;
 const PUBLISHERS: usize = 2;
-/// Tokens of a client: a few are in use, the others rest, so that their clocks run.
+/// The tokens of a client: a few are in use, the others are at rest, so that their clocks run.
 const TOKENS: usize = 12;
 
-/// How many rounds; `PORTCULLIS_KILL_ROUNDS` asks for others.
+/// The number of rounds; `PORTCULLIS_KILL_ROUNDS` overrides it.
 fn rounds() -> usize {
     std::env::var("PORTCULLIS_KILL_ROUNDS").map_or(50, |text| text.parse().expect("a number of rounds"))
 }
@@ -45,7 +45,7 @@ fn random(limit: usize) -> usize {
 struct Line(Wire);
 
 impl Line {
-    /// To a gate that may be dead.
+    /// Connects to a gate that may be dead.
     fn to(address: SocketAddr) -> io::Result<Self> {
         Wire::try_plain(address).map(Self)
     }
@@ -54,7 +54,7 @@ impl Line {
         self.0.exchange(format!("GET /x HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {token}\r\n\r\n"))
     }
 
-    /// Whether an event has ended the token; one that is idle or in force was not meant by any.
+    /// Whether an event has ended the token; false if it is idle or in force.
     fn is_ended(&mut self, token: &str) -> bool {
         let answer = self.present(token).unwrap();
         let said = answer.text();
@@ -64,20 +64,20 @@ impl Line {
     }
 }
 
-/// A token in use, and what the test knows of its last use.
+/// A token in use, and what the test knows about its last use.
 struct Used {
     token: String,
-    /// Its last use that the gate must know of was then or later.
+    /// The last use that the gate must know is at this moment or later.
     earliest: i64,
-    /// Its last use was then or earlier.
+    /// Its last use is at this moment or earlier.
     latest: i64,
-    /// What `earliest` was at the last restart, and every use since.
+    /// `earliest` at the last restart, and every use since.
     uses: Vec<i64>,
 }
 
 impl Used {
-    /// The gate was killed: what came after the last flush may be lost. When that was is read from the file, because a busy
-    /// machine may have kept the gate from flushing for any time.
+    /// Accounts for a kill: uses after the last flush may be lost. The time of that flush is read from the
+    /// file, because a busy machine may have delayed it.
     fn survive(&mut self, saved_at: i64) {
         let saved = self.uses.iter().rposition(|at| *at <= saved_at - APART).unwrap_or(0);
         self.earliest = self.uses[saved];
@@ -98,7 +98,7 @@ impl<'a> Client<'a> {
         Self { issuer, tokens: Vec::new(), passed: 0, idle: 0 }
     }
 
-    /// Presents the token in this place once, and compares what becomes of it with what is known.
+    /// Presents the token at this index once, and checks the result against what is known.
     fn present(&mut self, line: &mut Line, place: usize) -> io::Result<()> {
         let used = &mut self.tokens[place];
         let before = now_ms();
@@ -125,7 +125,7 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// Tokens in place of those that went idle. Their clocks begin when they are issued.
+    /// Replaces tokens that went idle. The clock of a new token begins when it is issued.
     fn renew(&mut self) {
         while self.tokens.len() < TOKENS {
             let issued = now();
@@ -176,17 +176,17 @@ struct Call {
     acknowledged: bool,
 }
 
-/// Somebody who publishes events, one call after the other.
+/// A publisher of events, one call after the other.
 struct Publisher<'a> {
     issuer: &'a Issuer,
-    /// Whose tokens are ended by events about the whole issuer, up to a later time each time.
+    /// The issuer whose tokens end by events about the whole issuer, with a later time for each event.
     victim: Issuer,
     revoked_until: i64,
     calls: Vec<Call>,
 }
 
 impl Publisher<'_> {
-    /// An event of a random type about nobody else, and a token that it ends.
+    /// An event of a random type that affects nobody else, and a token that it ends.
     fn event(&mut self) -> (Value, String) {
         let name = unique();
         let token = || self.issuer.token();
@@ -235,8 +235,9 @@ impl Publisher<'_> {
         }
     }
 
-    /// All of an acknowledged call is in force, and all or nothing of another; what is in force stays so. What is not is
-    /// forgotten, because later events about the issuer may end its tokens all the same.
+    /// Checks that everything in an acknowledged call is in force, and all or nothing of an unacknowledged
+    /// one; what is in force stays so. A call that is not in force is dropped, because later events about the
+    /// issuer may end its tokens.
     fn check(&mut self, line: &mut Line, since: usize) {
         for call in &mut self.calls[since..] {
             let ended = call.tokens.iter().filter(|token| line.is_ended(token)).count();
@@ -296,8 +297,8 @@ fn nothing_acknowledged_is_lost_and_no_clock_runs_late_however_often_the_gate_is
     assert!(events > 0 && passed > 0 && saved > 0);
 }
 
-/// One life of the gate: what the last one left is looked at, then there is traffic until it is killed. Answers with the last
-/// use that it has saved.
+/// One life of the gate: checks what the previous one left, then runs traffic until the gate is killed. Returns
+/// the last use that it has saved.
 fn round(settings: &Settings, publishers: &mut [Publisher<'_>], clients: &mut [Client<'_>]) -> i64 {
     let mut gate = Gate::start(settings);
     for publisher in publishers.iter_mut() {
@@ -327,7 +328,8 @@ fn round(settings: &Settings, publishers: &mut [Publisher<'_>], clients: &mut [C
     saved_at
 }
 
-/// The last use that the killed gate has saved; 0 when it has saved nothing. Read from a copy, so that the next gate finds the file as it was left.
+/// The last use that the killed gate has saved; 0 if none. Read from a copy, so that the next gate
+/// finds the file unchanged.
 fn saved_at(settings: &Settings) -> i64 {
     let copy = tempfile::tempdir().unwrap();
     for name in ["state.db", "state.db-wal"] {

@@ -1,4 +1,4 @@
-//! Every limit and timeout towards clients, each reached once.
+//! Every limit and timeout for clients, each reached once.
 
 use std::time::{Duration, Instant};
 
@@ -346,7 +346,7 @@ fn memory_and_descriptors_return_after_a_crowd() {
     eventually("and those of the upstream", || (gate.descriptors() <= before + 5).then_some(()));
 }
 
-/// A number of `/proc/PID/limits`.
+/// A value of `/proc/PID/limits`.
 fn soft_limit(gate: &Gate) -> usize {
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", gate.id())).unwrap();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();

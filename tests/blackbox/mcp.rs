@@ -1,5 +1,5 @@
-//! MCP requests by their header fields alone: which route they take, which of them are rejected, and what keeps the token of a
-//! stream in use. What real clients do is in `mcp_clients`.
+//! MCP requests by their header fields alone: which route they match, which are rejected, and what keeps the
+//! token of a stream in use. Real clients are tested in `mcp_clients`.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! The client and the server of the Model Context Protocol's SDK with the gate between them, configured as docs/policy.md
-//! says: with the embedded authority as issuer, and with an OpenID provider.
+//! A client and a server with the SDK of the Model Context Protocol and the gate between them, configured as in
+//! docs/policy.md: with the embedded authority as issuer, and with an OpenID provider.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -13,7 +13,7 @@ use testkit::tools::{OpenIdProvider, Running, node_modules, root};
 
 use crate::authority::stage::{App, Plan, Stage};
 
-/// What a script says and is told.
+/// A running script, with its input and output.
 struct Story {
     _process: Running,
     commands: ChildStdin,
@@ -21,7 +21,7 @@ struct Story {
 }
 
 impl Story {
-    /// Starts the server of a script; where it is.
+    /// Starts the server of a script; returns its URL.
     fn start(script: &str, ca: &Path) -> (Self, String) {
         let mut process = Running::start(
             Command::new("node")
@@ -54,7 +54,7 @@ impl Story {
         writeln!(self.commands, "{what}").unwrap();
     }
 
-    /// Plays the story, with `end` for what ends the token of the stream; how many checks the client made.
+    /// Runs the scenario, with `end` for what ends the token of the stream; returns the number of checks by the client.
     fn play(mut self, scene: &Value, gate: &Gate, reason: &str, end: impl FnOnce(&Value)) -> u32 {
         self.tell(scene);
         let stream = self.step("listening");
@@ -64,7 +64,7 @@ impl Story {
         self.checks()
     }
 
-    /// How many checks the client made, which it says last.
+    /// The number of checks by the client, which it prints last.
     fn checks(mut self) -> u32 {
         let last = self.line();
         last.trim().strip_suffix(" checks").and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{last:?}"))
@@ -77,7 +77,7 @@ fn policy(base: &str, server: &str) -> String {
     text.replace("https://api.example.com", base).replace("http://127.0.0.1:3001", server)
 }
 
-/// The embedded authority with a credential for the tools, the server, and what its client is to do.
+/// The embedded authority with a credential for the tools, the server, and instructions for its client.
 fn embedded(further: &str) -> (Stage, App, Story, Value) {
     let started = std::cell::RefCell::new(None);
     let stage = Stage::planned(|plan: Plan| {

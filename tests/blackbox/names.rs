@@ -1,4 +1,5 @@
-//! By which names events reach a token: its subject, address and aliases, and its log-in session; and which claims those are.
+//! The names by which events reach a token: its subject, address and aliases, and its login session; and the
+//! claims that hold them.
 
 use serde_json::{Value, json};
 use testkit::app::{App, Speaks};
@@ -15,7 +16,7 @@ fn scene(claims: &str) -> (App, Issuer, Settings) {
     (app, issuer, settings.route("/{*rest}", "").admin().toml(state))
 }
 
-/// A token of ada's with every name that there is.
+/// A token of ada with every possible name.
 fn token(issuer: &Issuer, session: &str) -> String {
     let token = issuer.token().claim("sub", "ada").claim("email", "Ada@Example.com").claim("oid", "0-0-7");
     token.claim("ext", json!({"upn": "ada@corp"})).claim("sid", session).build()
@@ -76,7 +77,7 @@ fn an_event_ends_a_token_by_any_of_its_names_is_listed_with_it_and_can_be_undone
     assert!(passes(&Gate::start(&settings)), "all undone");
 }
 
-/// The entry of the list of revocations; a narrowed event is not found by its session, which names more tokens.
+/// The entry in the list of revocations; a narrowed event is not found by its session, which names more tokens.
 fn listed_with(listed: &Value, event: &Value, last: &Value) -> Value {
     let is_narrowed = !event["session"].is_null() && !event["subject"].is_null();
     if is_narrowed {

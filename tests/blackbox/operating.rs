@@ -1,4 +1,4 @@
-//! What operators do to a running gate from the command line: sessions, revocations, events, usage, reloads.
+//! What operators do with a running gate on the command line: sessions, revocations, events, usage, reloads.
 
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ impl Operators {
         portcullis(&arguments.iter().copied().chain(place).collect::<Vec<_>>())
     }
 
-    /// What a command prints that must succeed.
+    /// The output of a command that must succeed.
     #[track_caller]
     fn says(&self, arguments: &[&str]) -> String {
         let outcome = self.run(arguments);
@@ -51,7 +51,7 @@ impl Operators {
         self.json(arguments)["items"].as_array().unwrap().clone()
     }
 
-    /// A token of a subject and a client that was used.
+    /// A token of a subject and a client that has been used.
     fn used(&self, subject: &str, client: &str) -> String {
         let token = self.issuer.token().claim("sub", subject).claim("client_id", client).build();
         assert_eq!(self.gate.get("/").token(&token).send().status(), 200);

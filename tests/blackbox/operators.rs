@@ -1,4 +1,4 @@
-//! Operators at the admin listener: guessing its secrets, and naming a token by the beginning of its name.
+//! Operators at the admin listener: guessing its secrets, and identifying a token by the first digits of its name.
 
 use std::net::SocketAddr;
 
@@ -53,8 +53,8 @@ fn wrong_admin_secrets_are_slowed_and_a_right_one_always_passes() {
     assert_eq!(Wire::plain(gate.admin).exchange(bare).unwrap().status(), 401);
 }
 
-/// Nobody can make two tokens whose names begin with the same twelve digits, so a stopped gate's file is edited: one of
-/// them gets such a name.
+/// Nobody can create two tokens whose names begin with the same twelve digits, so the file of a stopped gate is
+/// edited to give one of them such a name.
 #[test]
 fn a_beginning_that_two_tokens_share_names_neither() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());

@@ -1,5 +1,5 @@
-//! Browsers, byte by byte: whose pages may call a route (`origins`), and what answers tell pages of other origins
-//! (`[routes.cors]`). What Chromium makes of it is in `browsers.rs`.
+//! Browsers, byte by byte: which origins may call a route (`origins`), and what responses allow pages of other
+//! origins (`[routes.cors]`). `browsers.rs` tests Chromium.
 
 use http::Request;
 use serde_json::json;
@@ -17,7 +17,7 @@ use testkit::wire::Answer;
 const APP: &str = "https://app.example";
 const EVIL: &str = "https://evil.example";
 
-/// Every field of CORS, and `Vary`, in one line.
+/// All CORS fields, and `Vary`, in one line.
 fn cors(answer: &Answer) -> String {
     let mut found: Vec<String> = answer
         .head
@@ -174,7 +174,7 @@ fn a_stream_ends_when_a_reload_no_longer_lists_the_origin_of_its_page() {
     assert_eq!(cut, 1.0, "the other one goes on");
 }
 
-/// A gate whose routes tell pages of other origins something, before an upstream that does so, too.
+/// A gate whose routes send CORS headers, in front of an upstream that sends them, too.
 fn guarded(more: impl FnOnce(Settings) -> Settings) -> (Gate, RawUpstream, Issuer) {
     let upstream = RawUpstream::scripted(|exchange| {
         let fields = "Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true\r\n\

@@ -1,4 +1,4 @@
-//! The limits on requests in flight: exactly as many pass, the next is shed at once, and every end makes room.
+//! The limits on requests in flight: exactly that many pass, the next is shed at once, and every end makes room.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex};
@@ -13,7 +13,7 @@ use testkit::tokens::Issuer;
 use testkit::wire::{Answer, Wire};
 use testkit::{PATIENCE, block_on, eventually};
 
-/// Which of the two limits is set.
+/// The limit that is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Limit {
     Gate,
@@ -45,7 +45,7 @@ impl Limit {
         }
     }
 
-    /// The label of what it sheds: the limit of all requests is judged before there is a route.
+    /// The label for shed requests: the limit of all requests is checked before the route is known.
     const fn route(self) -> &'static str {
         match self {
             Self::Gate => "none",
@@ -54,7 +54,7 @@ impl Limit {
     }
 }
 
-/// What keeps requests at the upstream until the test releases their target.
+/// Holds requests at the upstream until the test releases their target.
 #[derive(Clone, Default)]
 struct Hold(Arc<(Mutex<HashSet<String>>, Condvar)>);
 
@@ -71,7 +71,7 @@ impl Hold {
     }
 }
 
-/// An upstream that holds `…/held/…` before its response, `…/stream/…` inside it, and speaks on where it is asked for an upgrade.
+/// An upstream that holds `…/held/…` before its response and `…/stream/…` inside it, and continues after an upgrade.
 fn holding() -> (RawUpstream, Hold) {
     let hold = Hold::default();
     let held = hold.clone();
@@ -99,7 +99,7 @@ fn holding() -> (RawUpstream, Hold) {
     (upstream, hold)
 }
 
-/// Sends a request on a connection of its own and waits until it is at the upstream.
+/// Sends a request on a connection of its own and waits until it has reached the upstream.
 fn hold_one(gate: &Gate, upstream: &RawUpstream, target: &str, token: &str) -> Wire {
     let (mut wire, before) = (gate.connect(), upstream.count());
     wire.send(gate.get(target).token(token).bytes()).unwrap();
@@ -208,7 +208,7 @@ fn of_many_at_once_exactly_the_limit_passes() {
     }
 }
 
-/// Waits for a condition without holding up the other tasks.
+/// Waits for a condition without blocking the other tasks.
 async fn until(what: &str, mut probe: impl FnMut() -> bool) {
     testkit::eventually_async(what, || probe().then_some(())).await;
 }

@@ -1,4 +1,5 @@
-//! Passwords of the authority's users, from a line of standard input, a terminal or a call to the file, and nowhere else.
+//! Passwords of the authority's users: from a line of standard input, a terminal or a call into the
+//! file, and nowhere else.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -18,13 +19,13 @@ use crate::authority::stage::Stage;
 use testkit::gate::{binary, field, run_to_end};
 use testkit::{eventually, within};
 
-/// What the file keeps of a user's password.
+/// What the file stores of a user's password.
 fn stored(folder: &Path, user: &str) -> Option<String> {
     let file = rusqlite::Connection::open(folder.join("authority.db")).unwrap();
     file.query_row("SELECT password FROM users WHERE id = ?1", [user], |row| row.get(0)).unwrap()
 }
 
-/// Whether the file keeps this password of a user.
+/// Whether the file stores this password for a user.
 fn keeps(folder: &Path, user: &str, password: &str) -> bool {
     stored(folder, user).is_some_and(|hash| {
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
@@ -96,7 +97,7 @@ fn a_line_of_standard_input_becomes_the_password_or_is_refused_in_plain_words() 
     assert_eq!(operated.json(&["user", "password", "alice", "--remove"]), Value::Null);
 }
 
-/// A terminal with a person at it, and a command in it.
+/// A terminal with a user, in which a command runs.
 struct Terminal {
     person: File,
     shown: Arc<Mutex<String>>,
@@ -130,7 +131,7 @@ impl Terminal {
         Self { person, shown, command: command.unwrap() }
     }
 
-    /// Waits for a question, and until what is typed is not shown.
+    /// Waits for a question, and until input is no longer echoed, then types the response.
     fn answer(&mut self, question: &str, answer: &str) {
         eventually("the question is asked without echo", || {
             let is_hidden = !tcgetattr(&self.person).unwrap().local_modes.contains(LocalModes::ECHO);
@@ -139,7 +140,7 @@ impl Terminal {
         self.person.write_all(answer.as_bytes()).unwrap();
     }
 
-    /// How the command ended, what it said, and what the terminal showed.
+    /// The exit code of the command, its output, and what the terminal showed.
     fn end(mut self) -> (i32, String, String) {
         let status = within(testkit::PATIENCE, "the command ends", || self.command.try_wait().unwrap());
         let (mut out, mut err) = (String::new(), String::new());

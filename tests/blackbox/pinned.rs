@@ -1,10 +1,10 @@
-//! Tables of hostile input with the one outcome that each row has, as text in `tests/data/`: a change of behaviour is a
-//! difference in that file.
+//! Tables of hostile input with the exact outcome of each row, as text in `tests/data/`: a change of behaviour
+//! shows as a difference in that file.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// The rows of one table as they came out.
+/// The actual rows of one table.
 pub struct Pinned {
     table: &'static str,
     lines: Vec<String>,
@@ -16,8 +16,8 @@ impl Pinned {
         Self { table, lines: Vec::new() }
     }
 
-    /// The rows of `tests/data/<table>.txt` that are an input by themselves, as `prefix` and the text in quotes: outcome and
-    /// input.
+    /// The rows of `tests/data/<table>.txt` that are inputs themselves, written as `prefix` and the quoted
+    /// text: outcome and input.
     pub fn inputs(table: &str, prefix: &str) -> Vec<(String, String)> {
         let text = std::fs::read_to_string(path(table)).unwrap();
         let rows = text.lines().filter_map(|line| line.split_once("| "));
@@ -30,13 +30,13 @@ impl Pinned {
         inputs
     }
 
-    /// A row: its name, and what came of it.
+    /// Adds a row: its name and its outcome.
     pub fn row(&mut self, name: &str, outcome: &str) {
         let (name, outcome) = (readable(name), readable(outcome));
         self.lines.push(format!("{outcome:<28}| {name}"));
     }
 
-    /// Fails with every row that reads another way than in the file, as it would have to read.
+    /// Fails with every row that differs from the file, as it would have to be there.
     pub fn check(self) {
         let path = path(self.table);
         let text = std::fs::read_to_string(&path).unwrap_or_default();
@@ -61,7 +61,7 @@ fn path(table: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/{table}.txt"))
 }
 
-/// What Rust's `{:?}` has written of a text.
+/// Decodes a text that Rust's `{:?}` has written.
 fn unescaped(text: &str) -> String {
     let (mut plain, mut rest) = (String::new(), text);
     while let Some((before, after)) = rest.split_once('\\') {
@@ -84,7 +84,7 @@ fn unescaped(text: &str) -> String {
     plain + rest
 }
 
-/// On one line, and not much longer than one.
+/// Shortens a text to about one line.
 fn readable(text: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     let shown: String = text.chars().take(120).map(escape).collect();

@@ -1,4 +1,4 @@
-//! What routes and issuers ask of a token beside scopes and roles, over real sockets.
+//! What routes and issuers require of a token besides scopes and roles, over real sockets.
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ fn token(issuer: &Issuer, claims: &Value) -> String {
     token.build()
 }
 
-/// Status, reason of the log line, and the challenge.
+/// Status, reason in the log line, and challenge.
 fn outcome(gate: &Gate, path: &str, token: &str) -> (u16, Option<String>, Option<String>) {
     let answer: Answer = gate.get(path).token(token).send();
     let record = gate.record_of(answer.field("x-request-id").unwrap());

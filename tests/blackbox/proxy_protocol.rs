@@ -1,4 +1,4 @@
-//! The PROXY protocol: clients as their load balancer names them, and nobody else may name them.
+//! The PROXY protocol: clients have the address that their load balancer names, and nobody else may name one.
 
 use testkit::frames::{self, END_STREAM, End, Frames};
 use testkit::gate::Gate;

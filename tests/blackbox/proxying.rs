@@ -1,4 +1,4 @@
-//! A request and its answer pass through unchanged, in every protocol, as they come.
+//! A request and its response pass through unchanged and without delay, in every protocol.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use testkit::settings::Settings;
 use testkit::tokens::Issuer;
 use testkit::{block_on, eventually};
 
-/// A gate behind TLS before an upstream of one protocol.
+/// A gate behind TLS in front of an upstream with one protocol.
 struct Scene {
     gate: Gate,
     app: App,

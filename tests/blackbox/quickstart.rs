@@ -1,6 +1,6 @@
-//! docs/quickstart.md as its reader follows it: each part from an empty folder, in one shell, with what it prints compared with
-//! what is printed there; and parts of the runbook on the gate that a part has started. Ports are free ones, and keys and token
-//! of the identity provider are those of a test.
+//! Follows docs/quickstart.md like a reader: each part in an empty folder, in one shell, comparing the output
+//! with the printed one; and parts of the runbook on the gate that a part has started. Ports are free ones;
+//! keys and tokens of the identity provider are the test's.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
@@ -17,26 +17,26 @@ use testkit::tools::Running;
 
 const PAGE: &str = "docs/quickstart.md";
 
-/// Programs that have a terminal of their own, and what they print once they can be used.
+/// Programs that run in a terminal of their own, and what they print once they are ready.
 const SERVERS: [(&str, &str); 3] = [
     ("python3 -m http.server", "Serving HTTP"),
     ("redis-server", "Ready to accept connections"),
     ("portcullis run", "\"listener\":\"admin\""),
 ];
 
-/// Ends what a command printed, before its exit code.
+/// Marks the end of a command's output; the exit code follows.
 const END: &str = "--- end of a command: ";
 
-/// One shell, in which a reader types a part of the page.
+/// One shell, into which a reader types a part of the page.
 struct Reader {
     folder: TempDir,
-    /// Ended last, with everything it started.
+    /// Dropped last, with everything it started.
     shell: Running,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
     ports: Vec<(&'static str, ClaimedPort)>,
     servers: usize,
-    /// What is filled in for `…` behind these.
+    /// The values for `…` after these texts.
     values: Vec<(&'static str, String)>,
 }
 
@@ -60,7 +60,7 @@ impl Reader {
         reader
     }
 
-    /// Follows a part of the page; the TOML blocks become files of these names.
+    /// Follows a part of the page; the TOML blocks become files with these names.
     fn follow(&mut self, heading: &str, files: &[&str], change: impl Fn(&str) -> String) {
         let mut files = files.iter();
         for block in blocks_under(PAGE, heading) {
@@ -74,13 +74,13 @@ impl Reader {
         assert_eq!(files.next(), None, "a file that the page does not have");
     }
 
-    /// Runs the commands under a heading of the runbook, but for those that say why not.
+    /// Runs the commands under a heading of the runbook, except those that say why they are not run.
     fn operate(&mut self, heading: &str) {
         let blocks = blocks_under("docs/operations.md", heading);
         blocks.iter().filter(|block| block.not_run.is_none()).for_each(|block| self.play(block));
     }
 
-    /// Where the shell is.
+    /// The current folder of the shell.
     fn place(&mut self) -> PathBuf {
         PathBuf::from(self.run("pwd"))
     }
@@ -110,7 +110,7 @@ impl Reader {
         }
     }
 
-    /// The ports of this test in place of those of the page.
+    /// Replaces the ports on the page with those of this test.
     fn own(&self, text: &str) -> String {
         let replace = |text: String, (printed, port): &(&str, ClaimedPort)| {
             text.replace(printed, &port.number().to_string())
@@ -123,7 +123,7 @@ impl Reader {
         found.map_or_else(|| command.to_owned(), |(name, value)| format!("{name}={value}"))
     }
 
-    /// Starts what another terminal would run.
+    /// Starts a command that would run in another terminal.
     fn serve(&mut self, command: &str, ready: &str) {
         self.servers += 1;
         let log = self.folder.path().join(format!("terminal-{}.log", self.servers));
@@ -133,7 +133,7 @@ impl Reader {
         });
     }
 
-    /// What a command prints that must succeed.
+    /// The output of a command that must succeed.
     fn run(&mut self, command: &str) -> String {
         let input = self.input.as_mut().unwrap();
         writeln!(input, "{command}\nprintf '\\n{END}%s\\n' $?").unwrap();
@@ -164,7 +164,8 @@ impl Drop for Reader {
     }
 }
 
-/// Whether this was printed, where `…` stands for anything within a line. Where the page prints nothing, anything will do.
+/// Whether the output is as printed, where `…` stands for anything within a line. If the page shows no
+/// output, any output is fine.
 fn is_as_printed(printed: &str, expected: &[&str]) -> bool {
     if expected.is_empty() {
         return true;

@@ -1,4 +1,4 @@
-//! docs/commands.md against the binary: a section for each command that says all of it, and blocks that run as printed.
+//! docs/commands.md against the binary: each command has a section with all its options, and blocks that run as printed.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::tooling::subcommands;
 
 const PAGE: &str = "docs/commands.md";
 
-/// Runs a block of the page in a folder, beside a gate.
+/// Runs a block of the page in a folder, next to a gate.
 fn run(key: &str, folder: &Path, token: &str, gate: Option<&Gate>) -> Outcome {
     let path = format!("{}:{}", binary().parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut shell = Command::new("bash");

@@ -1,4 +1,4 @@
-//! A new configuration while the gate runs: all or nothing, and no request fails because of it.
+//! Reloading the configuration while the gate runs: all or nothing, and no request fails because of it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -181,7 +181,7 @@ fn keep_asking(gate: &Gate, token: &str, stop: &AtomicBool) -> (usize, Option<St
     (served, None)
 }
 
-/// Four clients keep asking while `act` runs.
+/// Four clients keep sending requests while `act` runs.
 fn under_load(gate: &Gate, token: &str, act: impl FnOnce()) -> (usize, Vec<String>) {
     let stop = AtomicBool::new(false);
     let results: Vec<_> = std::thread::scope(|scope| {
@@ -338,7 +338,7 @@ fn the_effective_configuration_can_be_read_without_its_secrets() {
     assert_eq!(config["server"]["limits"]["headers"], 100, "defaults are shown as well: {config}");
 }
 
-/// A URL where nobody listens.
+/// A URL at which nobody listens.
 fn nowhere() -> String {
     let port = testkit::ports::reserved().port();
     format!("http://127.0.0.1:{port}/jwks")
@@ -417,7 +417,7 @@ fn other_roots_for_the_source_of_keys_are_used_from_the_next_fetch_on() {
     assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200, "for max_stale");
 }
 
-/// Whether something at this address answers HTTP in clear text.
+/// Whether this address responds to plaintext HTTP.
 fn speaks_clear_text(address: std::net::SocketAddr) -> bool {
     let mut plain = Wire::plain(address);
     drop(plain.send("GET / HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n"));

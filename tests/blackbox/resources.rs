@@ -1,5 +1,5 @@
-//! Protected resources: the metadata that clients find without a token, the challenges that lead there, and tokens for
-//! one resource that are none for another. The rows are what other gates got wrong.
+//! Protected resources: the metadata that clients find without a token, the challenges that lead there, and
+//! tokens for one resource that are invalid for another. The rows are mistakes of other gates.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What a restart keeps and what it does not: key sets over an outage, and a store that lives in memory.
+//! What a restart preserves and what it does not: key sets during an outage, and a store in memory.
 
 use testkit::app::{App, Speaks};
 use testkit::gate::Gate;

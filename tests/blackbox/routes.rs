@@ -1,4 +1,4 @@
-//! Which request meets which route, and what a route demands.
+//! Which route a request matches, and what the route requires.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use testkit::raw_upstream::RawUpstream;
 use testkit::settings::Settings;
 use testkit::tokens::{Issuer, Token};
 
-/// An upstream that says its name.
+/// An upstream that responds with its name.
 fn named(name: &'static str) -> RawUpstream {
     RawUpstream::scripted(move |exchange| exchange.ok(name))
 }
@@ -102,7 +102,7 @@ fn the_label_of_a_route_is_its_pattern() {
     assert!((count("none", "GET", "403") - 1.0).abs() < 1e-9, "{metrics:?}");
 }
 
-/// A token with these claims beside the usual ones.
+/// A token with these claims in addition to the usual ones.
 fn holding<'a>(issuer: &'a Issuer, scope: &serde_json::Value, roles: &serde_json::Value) -> Token<'a> {
     issuer.token().claim("scope", scope.clone()).claim("roles", roles.clone())
 }

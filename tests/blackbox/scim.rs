@@ -1,5 +1,5 @@
-//! SCIM against the built binary: the requests of Okta, Entra and Salesforce in their order, what is refused, restarts and
-//! kills, a conformance tester of others.
+//! SCIM against the built binary: the requests of Okta, Entra and Salesforce in their order, what is rejected,
+//! restarts and kills, and a third-party conformance tester.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ struct Scim {
     gate: Gate,
     issuer: Issuer,
     upstream: RawUpstream,
-    /// The ids that steps saved.
+    /// The ids that steps have saved.
     names: BTreeMap<String, String>,
 }
 
@@ -128,7 +128,7 @@ impl Scim {
         assert_eq!(json!(ended), step.get("ends").cloned().unwrap_or(json!([])), "{does}");
     }
 
-    /// Creates two users and a group of the first.
+    /// Creates two users and a group that contains the first.
     fn populate(&mut self) {
         for name in ["ada", "bob"] {
             let body = json!({"userName": name, "emails": [{"value": format!("{name}@example.com"), "type": "work"}]});

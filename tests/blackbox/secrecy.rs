@@ -1,4 +1,4 @@
-//! No token, secret or subject appears in a log line, a metric, a trace or an administrator's view, at any level.
+//! No token, secret or subject appears in a log line, a metric, a trace or an administrator's view, at any log level.
 
 use testkit::collector::Collector;
 use testkit::gate::Gate;

@@ -1,4 +1,4 @@
-//! The recipes of docs/signals.md: each is a configuration that the gate takes, beside the issuer that it names.
+//! The recipes of docs/signals.md: each is a configuration that the gate accepts, together with the issuer that it names.
 
 use testkit::documents::block;
 use testkit::gate::{binary, path_text};

@@ -11,7 +11,7 @@ const AUDIENCE: &str = "https://gate.example.com";
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 const CLAIMS: &str = "[issuers.claims]\nemail = \"email\"\naliases = [\"oid\"]";
 
-/// A gate with one issuer, of whose users one transmitter speaks.
+/// A gate with one issuer, and one transmitter that reports on its users.
 fn scene() -> (App, Issuer, Issuer, Gate) {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
     let transmitter = Issuer::named("https://transmitter.example.com/");
@@ -27,7 +27,7 @@ fn scene() -> (App, Issuer, Issuer, Gate) {
     (app, issuer, transmitter, gate)
 }
 
-/// A security event token that says of a subject that this happened.
+/// A security event token that reports this event about a subject.
 fn signal(transmitter: &Issuer, word: &str, subject: &Value, event: &Value) -> String {
     let claims =
         transmitter.token().head("typ", "secevent+jwt").claim("aud", AUDIENCE).claim("jti", unique());

@@ -1,5 +1,5 @@
-//! The blocks of README and docs as their reader pastes them. A test takes a block's text from the document, so that what
-//! is run is what is printed there; only addresses, secrets and file names that a reader fills in are replaced.
+//! The blocks of README and docs as a reader pastes them. A test takes a block's text from the document, so that
+//! it runs what is printed there; only addresses, secrets and file names that a reader fills in are replaced.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,7 +17,7 @@ use testkit::settings::ADMIN_TOKEN;
 use testkit::tokens::Issuer;
 use testkit::tools::Running;
 
-/// A folder with `gate.toml` as README builds it up, and what that names.
+/// A folder with `gate.toml` as README builds it up, and the files it names.
 struct Reader {
     folder: TempDir,
     issuer: Issuer,
@@ -45,7 +45,7 @@ impl Reader {
         std::fs::write(self.folder.path().join(name), text).unwrap();
     }
 
-    /// The configuration of README's first minute and its authority, on ports of their own, with keys in a file.
+    /// Writes the configuration of README's first minute and its authority, with free ports and keys in a file.
     fn configure(&self) {
         let own = [
             ("listen = [\"0.0.0.0:8443\"]", "listen = [\"127.0.0.1:0\"]\nworkers = 1".to_owned()),
@@ -73,7 +73,7 @@ impl Reader {
         command
     }
 
-    /// Runs lines in a shell: exit code and what was printed.
+    /// Runs lines in a shell; returns the exit code and the output.
     fn shell(&self, script: &str, admin: SocketAddr) -> (i32, String) {
         let output = self
             .command("bash")
@@ -93,7 +93,7 @@ impl Reader {
         self.says(&format!("{asking} {field} https://api.example.com{path}"), nowhere())
     }
 
-    /// What lines print that must succeed.
+    /// The output of lines that must succeed.
     #[track_caller]
     fn says(&self, script: &str, admin: SocketAddr) -> String {
         let (code, printed) = self.shell(script, admin);
@@ -102,7 +102,7 @@ impl Reader {
     }
 }
 
-/// curl that finds the gate under the name that README gives it.
+/// curl options that resolve the gate's name in README.
 fn curl(public: SocketAddr) -> String {
     format!("curl -sS --cacert ca.pem --connect-to api.example.com:443:{public}")
 }
@@ -112,14 +112,14 @@ fn first_minute() -> String {
     block("README.md", "[[routes]]")
 }
 
-/// Where a listener was bound to.
+/// The address that a listener was bound to.
 fn address(log: &Log, listener: &str) -> SocketAddr {
     let wanted =
         |record: &Value| message(record) == Some("listening") && field(record, "listener") == Some(listener);
     field(&log.wait_for(listener, wanted), "address").unwrap().parse().unwrap()
 }
 
-/// Where nobody asks anything.
+/// An address at which nobody sends requests.
 fn nowhere() -> SocketAddr {
     ([127, 0, 0, 1], 9).into()
 }
@@ -230,7 +230,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
     assert!(copies.map(|copy| copy.unwrap().path()).any(|copy| is_database(&copy)));
 }
 
-/// The commands of docs/admin.md, one after the other, with what they print where it is printed there.
+/// Runs the commands of docs/admin.md, one after the other, and compares their output where it is printed.
 fn operate(reader: &Reader, admin: SocketAddr) {
     let text = block("docs/admin.md", "portcullis event subject-revoked");
     let mut made = String::new();
@@ -250,7 +250,7 @@ fn operate(reader: &Reader, admin: SocketAddr) {
     reader.says("portcullis user delete alice", admin);
 }
 
-/// With the issuer, which an event needs once the authority is the second one.
+/// Adds the issuer, which an event needs once the authority is the second one.
 fn of_issuer(event: &str) -> String {
     format!("{event} --issuer https://idp.example.com/")
 }

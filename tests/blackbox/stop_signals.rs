@@ -1,4 +1,4 @@
-//! Signals at inconvenient moments: while the gate starts, while it reloads.
+//! Process signals at inconvenient moments: during startup and during a reload.
 
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use testkit::settings::Settings;
 use testkit::tokens::Issuer;
 use testkit::{PATIENCE, eventually, within};
 
-/// A gate whose start waits for its state file, which the test has locked.
+/// A gate whose startup waits for its state file, which the test has locked.
 struct Starting {
     child: Child,
     log: Log,
@@ -38,7 +38,7 @@ impl Starting {
         Self { child, log, _lock: lock, settings }
     }
 
-    /// Waits until the process handles this signal, and sends it.
+    /// Waits until the process handles this signal, then sends it.
     fn signal(&mut self, name: &str, number: u32) {
         let status = format!("/proc/{}/status", self.child.id());
         eventually("the signal is handled", || {

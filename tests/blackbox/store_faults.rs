@@ -1,5 +1,5 @@
-//! A store that cannot be used: files that are not what they should be, folders that take none, and a disk that fills up
-//! while the gate runs.
+//! A store that cannot be used: wrong or damaged files, folders that cannot be written, and a disk that fills
+//! up while the gate runs.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ fn settings(app: &App, issuer: &Issuer, path: &str) -> Settings {
     Settings::plaintext().guarding(&app.url(), issuer).admin().toml(&state)
 }
 
-/// What a gate says that must not start: it ends with exit code 1 and names the key and the file.
+/// The output of a gate that must not start: it exits with 1 and names the key and the file.
 fn refused(settings: &Settings, file: &str) -> String {
     let Err((said, code)) = Gate::attempt(settings) else { panic!("it started") };
     assert_eq!(code, Some(1), "{said}");
@@ -29,7 +29,7 @@ fn refused(settings: &Settings, file: &str) -> String {
     said
 }
 
-/// The store that a gate leaves behind when it ends in order.
+/// The store that a gate leaves behind after a clean shutdown.
 fn store(settings: &Settings, subjects: usize) -> PathBuf {
     let mut gate = Gate::start(settings);
     if subjects > 0 {
@@ -40,7 +40,7 @@ fn store(settings: &Settings, subjects: usize) -> PathBuf {
     settings.folder().join("state.db")
 }
 
-/// A name, what makes the file, and what is said of it.
+/// A name, a function that creates the file, and the expected message.
 type Case = (&'static str, fn(&Path), &'static str);
 
 /// Holds docs/operations.md, Failure modes: the database is damaged, foreign, newer or in use
@@ -133,7 +133,7 @@ fn a_damaged_store_is_never_an_open_gate() {
     }
 }
 
-/// The database and its log.
+/// The content of the database and its write-ahead log.
 fn snapshot(path: &Path) -> [Vec<u8>; 2] {
     [std::fs::read(path).unwrap(), std::fs::read(path.with_extension("db-wal")).unwrap_or_default()]
 }
@@ -170,7 +170,7 @@ fn a_second_gate_on_the_same_file_is_refused_and_the_first_is_not_disturbed() {
     assert_eq!(gate.reason(&issuer.token().claim("iat", 1).claim("sub", "alice").build()), "too_long_lived");
 }
 
-/// Limits the size of every file that the gate writes; `0` is a disk without any room left.
+/// Limits the size of every file that the gate writes; with `0`, the disk is full.
 fn limit_files(gate: &Gate, size: &str) {
     run("prlimit", &["--pid", &gate.id().to_string(), &format!("--fsize={size}:")]);
 }

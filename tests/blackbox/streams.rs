@@ -1,4 +1,5 @@
-//! Live streams and the token that opened them: what cuts them, how the client sees it, and that bytes keep it in use.
+//! Live streams and the token that opened them: what ends them, how the client sees it, and that bytes
+//! keep the token in use.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use testkit::tokens::{Issuer, twin};
 use testkit::wire::Wire;
 use testkit::{block_on, eventually, now};
 
-/// Looked at often, so that no test waits long for a cut.
+/// Checked often, so that no test waits long for a stream to be ended.
 const OFTEN: &str = "[streams]\ncheck_interval = \"100ms\"\n";
 
 struct Scene {
@@ -41,7 +42,7 @@ fn scene(lines: &str) -> Scene {
 }
 
 impl Scene {
-    /// An open event stream that has brought one event.
+    /// An open event stream that has delivered one event.
     fn listen(&self, token: &str) -> Wire {
         let mut wire = self.gate.connect();
         wire.send(self.gate.get("/events").token(token).bytes()).unwrap();
@@ -56,7 +57,7 @@ impl Scene {
         assert_eq!(wire.chunk().unwrap().unwrap(), b"data: tick\n\n");
     }
 
-    /// The stream has ended, and not as if it were complete; it is counted once for this reason and no other.
+    /// Asserts that the stream has ended, visibly incomplete, and was counted once for exactly this reason.
     fn assert_cut(&self, mut wire: Wire, reason: &str) {
         while let Ok(chunk) = wire.chunk() {
             assert!(chunk.is_some(), "ended in order");
@@ -73,7 +74,7 @@ impl Scene {
         });
     }
 
-    /// First and last use of the one token in use, as listed.
+    /// First and last use of the only token in use, as listed.
     fn used(&self) -> (String, String) {
         let listed = self.gate.list("/v1/sessions?subject=alice");
         let text = |name: &str| listed[0][name].as_str().unwrap().to_owned();
@@ -200,7 +201,7 @@ fn over_http2_the_stream_is_reset_and_the_others_of_the_connection_live_on() {
     });
 }
 
-/// An upload in chunks whose first part has reached the upstream.
+/// A chunked upload whose first part has reached the upstream.
 fn upload(scene: &Scene, token: &str, path: &str) -> Wire {
     let mut wire = scene.gate.connect();
     let head = scene.gate.request("POST", path).token(token).field("Transfer-Encoding", "chunked");
@@ -293,7 +294,7 @@ fn a_long_download_breaks_off_without_a_clean_end() {
     scene.assert_counted("client_revoked");
 }
 
-/// An upstream that sends without end, over HTTP or after a `101`, and counts those who let go of it.
+/// An upstream that sends endlessly, over HTTP or after a `101`, and counts closed connections.
 fn endless() -> (RawUpstream, Arc<AtomicUsize>) {
     let let_go = Arc::new(AtomicUsize::new(0));
     let counted = let_go.clone();

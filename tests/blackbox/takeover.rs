@@ -1,4 +1,4 @@
-//! Restarts as supervisors do them: the next gate takes over from the one that leaves, and hardly anybody notices.
+//! Restarts as supervisors do them: the next gate takes over from the one that shuts down, and clients hardly notice.
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -18,7 +18,7 @@ use testkit::tokens::Issuer;
 use testkit::wire::Wire;
 use testkit::{PATIENCE, eventually, now};
 
-/// A gate with addresses and a state of its own, whose last uses are saved only when it ends.
+/// A gate with fixed addresses and a state file, whose last uses are saved only when it ends.
 fn lasting(upstream: &str, issuer: &Issuer) -> Settings {
     let [public, telemetry, admin] = [(); 3].map(|()| testkit::ports::reserved());
     Settings::plaintext()
@@ -32,11 +32,11 @@ fn lasting(upstream: &str, issuer: &Issuer) -> Settings {
         ))
 }
 
-/// How often a client that was not served tries again, and after which pause. Together a small part of `drain_timeout`.
+/// How often a client whose request failed retries, and after which pause. Together a small part of `drain_timeout`.
 const ATTEMPTS: usize = 400;
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// Sends a request on a fresh connection until it is answered; how often it was not.
+/// Sends a request on new connections until there is a response; returns how often there was none.
 fn insist(address: SocketAddr, request: &[u8], status: u16) -> usize {
     for refused in 0..ATTEMPTS {
         if let Ok(answer) = Wire::try_plain(address).and_then(|mut wire| wire.exchange(request)) {
@@ -48,14 +48,14 @@ fn insist(address: SocketAddr, request: &[u8], status: u16) -> usize {
     panic!("{address} refused {ATTEMPTS} connections in turn");
 }
 
-/// What clients and administrators do while gates come and go.
+/// What clients and administrators do during restarts.
 struct Load {
     public: SocketAddr,
     admin: SocketAddr,
     request: Vec<u8>,
     over: AtomicBool,
     served: AtomicUsize,
-    /// Subjects that were revoked, and acknowledged.
+    /// Subjects whose revocation was acknowledged.
     revoked: Mutex<Vec<String>>,
 }
 
@@ -86,7 +86,7 @@ impl Load {
     }
 }
 
-/// Restarts a gate three times under load, each time with a stream open; `restart` makes the next gate.
+/// Restarts a gate three times under load, each time with a stream open; `restart` starts the next gate.
 fn under_load(restart: impl Fn(&mut Gate) -> Gate) {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
     let settings = lasting(&app.url(), &issuer);
@@ -246,7 +246,7 @@ fn a_gate_that_serves_gives_up_nothing() {
     assert_eq!(gate.readiness().0, 200);
 }
 
-/// Runs a gate with this configuration, which is to fail: what it said, and its exit code.
+/// Runs a gate with this configuration, which must fail; returns its output and exit code.
 fn attempt_with(settings: &Settings, text: &str) -> (String, Option<i32>) {
     let path = settings.file("beside.toml", text);
     let outcome = portcullis(&["run", "--config", path_text(&path)]);

@@ -8,7 +8,7 @@ use testkit::settings::Settings;
 use testkit::tokens::Issuer;
 use testkit::{app, block_on};
 
-/// What a route that keeps encoded slashes passes.
+/// Targets that pass on a route that keeps encoded slashes.
 const KEPT: &[&str] = &[
     "/packages/@scope%2fname",
     "/packages/@scope%2Fname",
@@ -19,7 +19,7 @@ const KEPT: &[&str] = &[
     "/packages/%61%2f%62",
 ];
 
-/// What no route passes.
+/// Targets that pass on no route.
 const NEVER: &[&str] = &[
     "/packages/%2f",
     "/packages/%2Fa",

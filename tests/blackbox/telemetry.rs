@@ -1,4 +1,4 @@
-//! What operators see: liveness, readiness, metrics by their exact names and labels, and one log line per request.
+//! What operators see: liveness, readiness, metrics with their exact names and labels, and one log line per request.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -16,14 +16,14 @@ use testkit::settings::Settings;
 use testkit::tokens::{Issuer, log_hash};
 use testkit::wire::Wire;
 
-/// The metrics that are neither a counter, whose name ends with `_total`, nor a gauge.
+/// The metrics that are neither counters, whose names end with `_total`, nor gauges.
 const HISTOGRAMS: [&str; 3] = [
     "portcullis_clock_skew_seconds",
     "portcullis_enforce_duration_seconds",
     "portcullis_request_duration_seconds",
 ];
 
-/// The metrics of gates that share a store, which tests/fleet looks at, and of gates that get signals.
+/// The metrics of gates that share a store, which tests/fleet checks, and of gates that receive signals.
 const OF_OTHERS: [&str; 2] = ["portcullis_signals_age_seconds", "portcullis_state_setup_warnings"];
 
 fn guarded(settings: Settings) -> (Gate, RawUpstream, Issuer) {
@@ -45,7 +45,7 @@ fn issue_token(gate: &Gate) {
     assert_eq!(request.body(form).send().status(), 200);
 }
 
-/// A gate that does a bit of everything: tokens of two issuers, refusals, a failure, an event, a stream that is cut.
+/// A gate that does a bit of everything: tokens of two issuers, rejections, a failure, an event, a stream that is ended.
 #[test]
 fn metrics_have_exactly_the_promised_names_types_and_labels() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());

@@ -35,7 +35,7 @@ impl Scene {
         self.gate.settings.authority().client_config(&["http/1.1"], Some(identity))
     }
 
-    /// A connection, a request on it, and its answer.
+    /// Connects and sends a request; returns the handshake and the response.
     fn exchange(&self, config: ClientConfig, token: &str) -> std::io::Result<(Handshake, Answer)> {
         self.exchange_shared(&Arc::new(config), token)
     }
@@ -367,7 +367,8 @@ fn the_expiry_of_certificates_can_be_watched() {
     assert!(watched[0] > 86_400.0, "{watched:?}");
 }
 
-/// A request with this token on a connection, or the failure to make one.
+/// Sends a request with this token on a connection; returns whether the session was resumed and the status, if
+/// the handshake succeeded.
 fn status(scene: &Scene, config: &Arc<ClientConfig>, token: &str) -> (bool, Option<u16>) {
     let Ok((mut wire, handshake)) = Wire::tls_shared(scene.gate.public, "localhost", config) else {
         return (false, None);
@@ -478,7 +479,7 @@ fn a_preflight_with_a_client_certificate_of_other_roots_is_rejected_like_any_req
     assert_eq!((answer.status(), origin), (401, Some("https://app.example")), "and the page can read why");
 }
 
-/// The certificate that a client is shown who asks for this name, and the answer to its request.
+/// The certificate that the server presents for this name, and the status of a request.
 fn shown(scene: &Scene, config: &Arc<ClientConfig>, name: &str) -> (Vec<u8>, u16) {
     let (mut wire, handshake) = Wire::tls_shared(scene.gate.public, name, config).unwrap();
     let answer = wire.exchange(scene.gate.get("/").token(&scene.issuer.good()).bytes()).unwrap();

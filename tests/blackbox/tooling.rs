@@ -1,4 +1,4 @@
-//! What surrounds a gate: probes of containers, completions of shells, manual pages, the version.
+//! The tools around a gate: container probes, shell completions, manual pages, the version.
 
 use std::collections::BTreeSet;
 use std::path::Path;

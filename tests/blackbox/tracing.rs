@@ -1,5 +1,5 @@
-//! OpenTelemetry traces as a collector receives them: which requests, what their spans say, and what happens when nobody
-//! takes them.
+//! OpenTelemetry traces as a collector receives them: which requests, what their spans contain, and what
+//! happens if the collector is unavailable.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use testkit::{block_on, documents, eventually};
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
-/// The field of a client whose trace has these flags.
+/// The header field of a client whose trace has these flags.
 fn traceparent(flags: &str) -> String {
     format!("00-{TRACE}-{PARENT}-{flags}")
 }
@@ -28,7 +28,7 @@ fn traces(collector: &Collector, ratio: &str) -> String {
     format!("otlp_endpoint = \"{}\"\ntrace_sample_ratio = {ratio}", collector.url())
 }
 
-/// A gate that traces every request, in front of an upstream that records what it gets.
+/// A gate that traces every request, in front of an upstream that records what it receives.
 fn traced(settings: Settings) -> (Gate, RawUpstream, Issuer, Collector) {
     let (upstream, issuer, collector) = (RawUpstream::start(), Issuer::new(), Collector::start());
     let settings = settings.telemetry(&traces(&collector, "1.0")).guarding(&upstream.url(), &issuer);

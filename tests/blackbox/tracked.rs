@@ -1,6 +1,6 @@
-//! What tokens in use survive: others that are only denied, events, clocks that are wrong, settings that grow, restarts.
+//! What tokens in use survive: others that are only denied, events, wrong clocks, growing settings, restarts.
 //!
-//! libfaketime moves the wall clock only: the monotonic clock is read without the C library.
+//! libfaketime changes only the wall clock: the monotonic clock is read without the C library.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use testkit::settings::Settings;
 use testkit::tokens::{Issuer, unique};
 use testkit::{eventually, now};
 
-/// Debian's libfaketime, which tests/run installs; the loader finds it for every architecture.
+/// Debian's libfaketime, installed by tests/run; the loader finds it on every architecture.
 const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 const DAY: i64 = 86_400;
 
@@ -34,7 +34,7 @@ fn status(gate: &Gate, path: &str, token: &str) -> u16 {
     gate.get(path).token(token).send().status()
 }
 
-/// A token that is idle by its issue in a few seconds, with the second in which it is.
+/// A token that goes idle a few seconds from now, counted from its `iat`, and the second in which it does.
 fn aging(issuer: &Issuer) -> (String, i64) {
     let issued_at = now() - 593;
     (issuer.token().claim("iat", issued_at).claim("sub", unique()).build(), issued_at + 601)

@@ -1,4 +1,5 @@
-//! A state that moves from one store to another with `state export` and `state import`, and what gates on either side say.
+//! State that moves from one store to another with `state export` and `state import`, and the verdicts of
+//! gates on either side.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -16,11 +17,11 @@ use testkit::tokens::Issuer;
 
 const ORIGIN: &str = "portcullis:{portcullis.log}:origin";
 
-/// An upstream, an issuer, and a clock that tokens go by.
+/// An upstream, an issuer, and the reference time for tokens.
 struct World {
     upstream: RawUpstream,
     issuer: Issuer,
-    /// When tokens are issued: after the first store was made, and before its events.
+    /// When tokens are issued: after the first store was created, and before its events.
     began: Cell<i64>,
 }
 
@@ -42,13 +43,13 @@ impl World {
         self.settings(&format!("store = \"redis\"\nurl = \"{}\"", server.url()), idle)
     }
 
-    /// A token that was issued when the world began, or so many seconds before.
+    /// A token issued when the world began, or this many seconds before.
     fn token(&self, jti: &str, claims: &[(&str, Value)], age: i64) -> String {
         let token = self.issuer.token().claim("jti", jti).claim("iat", self.began.get() - age);
         claims.iter().fold(token, |token, (name, value)| token.claim(name, value.clone())).build()
     }
 
-    /// The tokens of this test, and what a gate that knows everything says of each.
+    /// The tokens of this test, and the verdict on each by a gate that knows everything.
     fn verdicts(&self) -> Vec<(String, &'static str)> {
         vec![
             (self.token("good", &[], 0), "allowed"),
@@ -81,7 +82,7 @@ fn done(command: &str, settings: &Settings, file: &Path) -> Value {
     serde_json::from_str(&outcome.out).unwrap()
 }
 
-/// A gate that received events, with its store: one revocation of each kind, and one that was undone.
+/// A gate with a store that has received events: one revocation of each kind, and one that was undone.
 fn started(world: &World, settings: &Settings) -> Gate {
     let gate = Gate::start(settings);
     world.began.set(now());

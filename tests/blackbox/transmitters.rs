@@ -1,5 +1,5 @@
-//! Streams that the gate makes and keeps at a Shared Signals transmitter: made, found again, verified, stale, lost, and
-//! signals by push and by poll that must not be lost.
+//! Streams that the gate creates and maintains at a Shared Signals transmitter: created, found again, verified,
+//! stale, lost; and signals by push and by poll that must not be lost.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use testkit::tokens::Issuer;
 use testkit::transmitter::{AUDIENCE, Lie, SignalTransmitter};
 use testkit::{eventually, let_pass};
 
-/// A gate whose one transmitter is the test's.
+/// A gate with one transmitter, the test's.
 struct Bed {
     transmitter: SignalTransmitter,
     issuer: Issuer,
@@ -30,7 +30,7 @@ impl Bed {
         }
     }
 
-    /// The configuration with these lines of the transmitter's two tables, and a store that survives a restart.
+    /// The configuration with these lines in the transmitter's two tables, and a store that survives a restart.
     fn settings(&self, lines: &str, stream: &str) -> Settings {
         let transmitter = self.transmitter.toml(&self.issuer.name, lines, stream);
         let settings = Settings::plaintext().guarding(&self.upstream.url(), &self.issuer).admin();
@@ -38,7 +38,7 @@ impl Bed {
         settings.toml(&format!("{transmitter}[state]\npath = {store:?}\non_empty = \"trust\"\n"))
     }
 
-    /// Starts the gate, to which the transmitter pushes.
+    /// Starts the gate that the transmitter pushes to.
     fn start(&self, lines: &str, stream: &str) -> Gate {
         self.run(&self.settings(lines, stream))
     }
@@ -69,7 +69,7 @@ fn wait_for_condition(gate: &Gate, beginning: &str) {
     });
 }
 
-/// Waits until a verification that was asked for after now has been answered.
+/// Waits until a verification that is requested from now on has been confirmed.
 fn wait_for_heartbeat(bed: &Bed, gate: &Gate) {
     let before = bed.transmitter.state().pushed.len();
     eventually("the next verification is pushed", || {
@@ -459,7 +459,7 @@ fn polls_that_bring_garbage_or_the_same_signals_again_lose_nothing_and_do_not_hu
     ] {
         bed.transmitter.lie("/poll", lie);
         gate.log().wait_for(said, |record| {
-            message(record) == Some("cannot fetch signals") && field(record, "why").unwrap().contains(said)
+            message(record) == Some("cannot poll for signals") && field(record, "why").unwrap().contains(said)
         });
         bed.transmitter.tell_the_truth();
         let (jti, set) = bed.ends_alice();

@@ -1,4 +1,4 @@
-//! WebSocket and other upgrades: a tunnel only after the upstream's 101, and nothing smuggled through a refused one.
+//! WebSocket and other upgrades: a tunnel only after the upstream's 101, and nothing smuggled through a rejected one.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,7 +36,7 @@ fn upgrade(token: &str, extra: &str) -> String {
     )
 }
 
-/// A WebSocket server that sends every message back.
+/// A WebSocket server that echoes every message.
 async fn echo(socket: TcpStream) {
     let mut socket = accept_async(socket).await.unwrap();
     while let Some(Ok(message)) = socket.next().await {

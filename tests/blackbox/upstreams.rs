@@ -1,4 +1,5 @@
-//! How upstreams are reached and spoken to: addresses, names, sockets, what they are told, and what the log says of them.
+//! How the gate reaches upstreams and communicates with them: addresses, names, sockets, headers, and
+//! what it logs about them.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! Who used what: counts per client, route and status through a real gate, across restarts.
+//! Usage: counts per client, route and status in a real gate, across restarts.
 
 use serde_json::Value;
 

@@ -1,4 +1,5 @@
-//! Tokens of browsers' WebSockets: a sub-protocol of the handshake, judged as any token and seen by nobody behind the gate.
+//! Tokens of browsers' WebSockets: sent as a subprotocol in the handshake, checked like any token, and not
+//! visible behind the gate.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +19,7 @@ use testkit::tokens::{Issuer, log_hash};
 
 const BEARER: &str = "[bearer]\nwebsocket_protocol = \"bearer\"\n";
 
-/// A WebSocket server that selects `chat` where that is offered, and says what it was sent.
+/// A WebSocket server that selects `chat` if offered, and reports what it received.
 struct Server {
     url: String,
     handshakes: Arc<Mutex<Vec<String>>>,
@@ -61,7 +62,7 @@ async fn serve(socket: TcpStream, seen: Arc<Mutex<Vec<String>>>) {
     }
 }
 
-/// As a browser opens one: a connection whose sub-protocols are all declined is given up.
+/// Opens a WebSocket like a browser, which fails the connection if all its subprotocols are declined.
 async fn open(
     gate: &Gate,
     path: &str,

@@ -1,5 +1,5 @@
-//! Issuers of workloads: a Kubernetes cluster whose API server wants to be asked with a token, SPIFFE trust domains, and one
-//! issuer in several tables.
+//! Issuers of workloads: a Kubernetes cluster whose API server requires a token, SPIFFE trust domains, and one
+//! issuer with several tables.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,13 +19,14 @@ use testkit::tokens::{Issuer, Signer, Token, unique};
 
 const CLUSTER: &str = "https://kubernetes.default.svc.cluster.local";
 
-/// What the API server is asked with now, and the keys that it gives for that.
+/// The token that the API server currently accepts, and the keys that it returns for it.
 struct Granted {
     bearer: String,
     keys: Value,
 }
 
-/// An API server that gives its key set to service accounts only, and the folder that a pod of the cluster is given.
+/// An API server that returns its key set only to service accounts, and the folder that is mounted in
+/// a pod of the cluster.
 struct Cluster {
     tokens: Issuer,
     next: Signer,
@@ -61,7 +62,7 @@ impl Cluster {
         cluster
     }
 
-    /// The pod gets another token, and the one before is worth nothing.
+    /// Gives the pod another token, and invalidates the previous one.
     fn rotate(&self) -> String {
         let token =
             self.tokens.token().claim("aud", CLUSTER).claim("sub", "system:serviceaccount:edge:gate").build();
@@ -72,7 +73,7 @@ impl Cluster {
         token
     }
 
-    /// What a pod presents to the gate.
+    /// A token that a pod presents to the gate.
     fn token<'a>(&'a self, signer: &'a Signer) -> Token<'a> {
         self.tokens
             .token_by(signer)
@@ -86,7 +87,7 @@ impl Cluster {
             )
     }
 
-    /// What tells clients in the cluster where the API server is.
+    /// Sets the variables that tell clients in the cluster the address of the API server.
     fn environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         let port = self.server.url().rsplit_once(':').unwrap().1.to_owned();
         command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", port)
@@ -153,7 +154,7 @@ fn a_gate_in_a_pod_needs_only_to_be_told_so() {
     assert!(said.code == 0, "{}\n{}", said.out, said.err);
 }
 
-/// What a server was asked with.
+/// The bearer tokens that a server received.
 fn bearers(server: &RawUpstream) -> Vec<Vec<String>> {
     server.seen().iter().map(|seen| seen.all("authorization")).collect()
 }

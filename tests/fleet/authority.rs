@@ -1,4 +1,4 @@
-//! A gate with an authority among gates that have none: its changes end tokens on all of them, or are not made.
+//! A gate with an authority among gates without one: its changes end tokens on all of them, or are not made.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use testkit::redis_server::RedisServer;
 use testkit::settings::Settings;
 use testkit::wire::Wire;
 
-/// The issuing gate, another one that takes its keys over HTTP, and an application with the role `reader`.
+/// The issuing gate, another one that fetches its keys over HTTP, and an application with the role `reader`.
 struct Pair {
     issuing: Gate,
     other: Gate,
@@ -19,7 +19,7 @@ struct Pair {
     upstream: App,
 }
 
-/// What both know of the authority, with the source of its keys.
+/// What both gates know about the authority, with the source of its keys.
 fn settings(upstream: &App, server: &RedisServer, source: &str) -> Settings {
     Settings::plaintext().upstream("api", &upstream.url(), "").route("/{*rest}", "roles = [\"reader\"]").admin().toml(
         &format!(
@@ -29,7 +29,7 @@ fn settings(upstream: &App, server: &RedisServer, source: &str) -> Settings {
     )
 }
 
-/// With an authority of its own.
+/// The settings with an authority.
 fn with_authority(upstream: &App, server: &RedisServer) -> Settings {
     settings(upstream, server, "authority = true").toml(
         "[authority]\nissuer = \"https://gate.test\"\naudience = \"https://gate.test\"\npath = \"authority.db\"\n",

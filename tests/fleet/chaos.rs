@@ -1,7 +1,7 @@
-//! Random kills under load: of the server and of the gates. Nothing that was acknowledged is ever lost, no token that is
-//! idle everywhere ever passes, and nobody has to lend a hand.
+//! Random kills under load, of the server and of the gates. Nothing that was acknowledged is ever lost, no
+//! token that is idle on all gates ever passes, and no manual intervention is needed.
 //!
-//! `PORTCULLIS_ROUNDS` says how many rounds; five without it.
+//! `PORTCULLIS_ROUNDS` sets the number of rounds; the default is five.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,7 +14,7 @@ use testkit::redis_server::RedisServer;
 use testkit::wire::Wire;
 use testkit::{PATIENCE, eventually, now};
 
-/// What a round does to whom.
+/// What is killed in a round.
 #[derive(Debug, Clone, Copy)]
 enum Harm {
     KillServer,
@@ -24,7 +24,7 @@ enum Harm {
     KillGateAndServer(usize),
 }
 
-/// The same rounds each time, in an order without a pattern.
+/// The same rounds each time, in an irregular order.
 fn harm(round: usize) -> Harm {
     let dice = round.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29) % 97;
     let gate = dice % 3;
@@ -106,7 +106,7 @@ fn random_kills_under_load_lose_nothing() {
     );
 }
 
-/// Ends the load when it is dropped.
+/// Stops the load when dropped.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -119,7 +119,7 @@ fn addresses(scene: &Scene) -> Vec<std::net::SocketAddr> {
     scene.gates.iter().map(|gate| gate.public).collect()
 }
 
-/// Requests without a pause, with a token in use and one that is idle.
+/// Sends requests without a pause, with a token in use and one that is idle.
 fn hammer(address: std::net::SocketAddr, stop: &AtomicBool, idle: &str, in_use: &str) {
     while !stop.load(Ordering::Relaxed) {
         for (token, may_pass) in [(in_use, true), (idle, false)] {
@@ -143,7 +143,7 @@ fn hammer(address: std::net::SocketAddr, stop: &AtomicBool, idle: &str, in_use: 
     }
 }
 
-/// Revokes tokens through all gates that run; the ones that were acknowledged.
+/// Revokes tokens through all running gates; returns those that were acknowledged.
 fn revoke_some(scene: &mut Scene, round: usize, part: usize) -> Vec<String> {
     let mut acknowledged = Vec::new();
     for i in 0..15 {
@@ -186,7 +186,7 @@ fn repair(harm: Harm, server: &mut RedisServer, scene: &mut Scene) {
     }
 }
 
-/// Another gate in the place of one that was killed.
+/// Starts another gate in place of one that was killed.
 fn restart(scene: &mut Scene, gate: usize) {
     let settings = scene.gates[gate].settings.clone();
     scene.gates[gate] = Gate::start(&settings);

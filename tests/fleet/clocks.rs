@@ -1,4 +1,4 @@
-//! Idle time over several replicas.
+//! Idle time across several replicas.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use testkit::settings::Settings;
 use testkit::tokens::Issuer;
 use testkit::{eventually, now, now_ms};
 
-/// Debian's libfaketime, which tests/run installs; the loader finds it for every architecture.
+/// Debian's libfaketime, installed by tests/run; the loader finds it on every architecture.
 const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 
 fn with_idle(server: &RedisServer, gates: usize, idle: &str) -> Scene {
     Scene::with(gates, &format!("{}[sessions]\nidle_timeout = \"{idle}\"\n", state(&server.url())))
 }
 
-/// A token that is idle by its issue, and was used on the first replica just before.
+/// A token that is idle according to its `iat`, but was used on the first replica just before.
 fn used_before_it_was_idle(scene: &Scene) -> String {
     let issued_at = now() - 595;
     let token = scene.issuer.token().claim("iat", issued_at).build();
@@ -238,7 +238,7 @@ fn what_was_idle_when_the_timeout_grew_stays_idle_on_every_gate_also_on_one_that
     }
 }
 
-/// Two gates with an issuer that has an idle timeout of its own beside that of all, which is 4 s.
+/// Two gates with an issuer that has its own idle timeout in addition to the common one of 4 s.
 fn with_own(server: &RedisServer, own: &str) -> (App, Issuer, Issuer, Vec<Gate>) {
     let (app, people, machines) = (
         App::start(Speaks::Http1),

@@ -1,4 +1,4 @@
-//! Proofs of possession over several replicas: used at one, refused at all.
+//! Proofs of possession across several replicas: used at one, rejected at all.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Events of one replica, on all: in force, listed, taken back, and never lost while a replica holds them.
+//! Events of one replica take effect on all: in force, listed, undone, and never lost while a replica holds them.
 
 use serde_json::json;
 

@@ -1,5 +1,5 @@
-//! Entries that are missing from the shared log: a gate that starts notices, says so and starts all the same; a gate that
-//! has read them publishes them again, and without one it is as after the loss of the store.
+//! Entries that are missing from the shared log: a starting gate notices, logs it and starts nevertheless; a
+//! gate that has read them republishes them, and without one the result is as after the loss of the store.
 
 use std::collections::BTreeSet;
 
@@ -10,20 +10,20 @@ use testkit::gate::Gate;
 use testkit::redis_server::RedisServer;
 use testkit::relay::Relay;
 
-/// What somebody does to a log of five entries.
+/// The damage to a log of five entries.
 #[derive(Debug, Clone, Copy)]
 enum Harm {
     /// The first four are removed.
     Front,
-    /// The same after the server was emptied and got them again.
+    /// The first four are removed after the server was emptied and received them again.
     FrontAfterFlush,
     /// One in the middle is removed.
     Middle,
-    /// Two that are not neighbours.
+    /// Two entries that are not adjacent are removed.
     TwoPlaces,
-    /// The last one.
+    /// The last one is removed.
     End,
-    /// The whole stream.
+    /// The whole stream is removed.
     Stream,
 }
 
@@ -55,7 +55,7 @@ fn strike(server: &RedisServer, gates: &[Gate], harm: Harm) {
     }
 }
 
-/// Waits until each gate has read the log to its end: what it has not read, it could not fill.
+/// Waits until each gate has read the log to its end: it could not republish what it has not read.
 fn have_read_all(server: &RedisServer, gates: &[Gate]) {
     let last: u64 = server.ask(&["HGET", ORIGIN, "last"]);
     for gate in gates {
@@ -172,8 +172,8 @@ fn a_gate_that_was_away_does_not_vouch_for_what_it_missed() {
     assert_ne!(created_at(&server), since);
 }
 
-/// A gate that has published again what an emptied server lost says so with its last command. When another gate finds a
-/// gap just before that command arrives, the gap has to be filled first.
+/// A gate that has republished what an emptied server lost declares the gaps filled with its last command. If
+/// another gate finds a gap just before that command arrives, that gap must be filled first.
 #[test]
 fn a_gap_that_another_gate_found_meanwhile_is_not_declared_filled() {
     let server = RedisServer::start();
@@ -207,8 +207,8 @@ fn a_gap_that_another_gate_found_meanwhile_is_not_declared_filled() {
     assert_eq!(gaps(&scene.gates[1], "false"), 0.0);
 }
 
-/// Whether this is a call of a script on the log's origin alone with four arguments: identity, creation, and the
-/// creation that was read, no retentions; no gaps.
+/// Whether this is a call of a script on only the log's origin with four arguments: identity, creation, the
+/// creation that was read, no retentions; and no gaps.
 fn is_lowering(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     let on_the_origin = format!("\r\n$1\r\n1\r\n${}\r\n{ORIGIN}\r\n", ORIGIN.len());

@@ -1,4 +1,4 @@
-//! `portcullis state init` on a shared server: who made the store decides what becomes of tokens from before.
+//! `portcullis state init` on a shared server: who creates the store decides how earlier tokens are treated.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use testkit::settings::Settings;
 
 const ACCEPT: &str = "--accept-existing-tokens";
 
-/// `[state]` as in production: of a new store, tokens from before are rejected.
+/// `[state]` as in production: a new store rejects earlier tokens.
 fn strict(url: &str) -> String {
     state(url).replace("on_empty = \"trust\"\n", "")
 }

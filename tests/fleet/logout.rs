@@ -1,4 +1,4 @@
-//! A provider tells one gate that somebody logged out: the session ends on all.
+//! A provider reports a logout to one gate, and the session ends on all.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! Several gates, each a process, that share one state through real Redis servers, which the tests start, stop, empty
-//! and kill.
+//! Several gates, each a process, that share state through real Redis servers, which the tests start,
+//! stop, empty and kill.
 #![allow(unreachable_pub, reason = "a test crate has no public face")]
 #![allow(
     clippy::unwrap_used,

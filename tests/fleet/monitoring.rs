@@ -1,5 +1,5 @@
-//! `config/monitoring`, by the tools that read it: promtool for the rules, and a Prometheus server that scrapes a gate alone
-//! and a gate of a fleet while they allow, deny and fail requests.
+//! `config/monitoring` with the tools that read it: promtool for the rules, and a Prometheus server that
+//! scrapes a standalone gate and a gate of a fleet while they allow, deny and fail requests.
 
 use serde_json::json;
 
@@ -16,7 +16,7 @@ use testkit::tokens::Issuer;
 use testkit::tools::{root, run};
 use testkit::transmitter::SignalTransmitter;
 
-/// How often traffic is made before a query without data fails the test.
+/// How often traffic is generated before a query without data fails the test.
 const ROUNDS: usize = 100;
 
 /// Runs docs/monitoring.md: promtool check rules
@@ -27,7 +27,7 @@ fn promtool_accepts_the_rules_and_each_alert_does_what_its_tests_say() {
     assert_eq!(said.matches("SUCCESS").count(), RULE_FILES.len() + 1, "{said}");
 }
 
-/// A gate that stands alone, and one that shares its state and hears a transmitter.
+/// A standalone gate, and one that shares its state and receives signals.
 struct Watched {
     issuer: Issuer,
     lone: Gate,
@@ -59,7 +59,7 @@ impl Watched {
         }
     }
 
-    /// A bit of everything.
+    /// Generates traffic of every kind.
     fn make_traffic(&self, round: usize) {
         let (lone, token) = (&self.lone, self.issuer.good());
         let forged = Issuer::named(&self.issuer.name).good();
@@ -94,8 +94,8 @@ impl Watched {
     }
 }
 
-/// A panel's title or an alert's name, and what is asked. Variables of the dashboard stand for everything, as they do when it
-/// is opened. An alert's condition is false while all is well, so what it looks at is asked for instead.
+/// A panel's title or an alert's name, and its query. Variables of the dashboard match everything, as when it
+/// is opened. An alert's condition is false while all is well, so the data it looks at is queried instead.
 fn questions() -> Vec<(String, String)> {
     let filled = |text: &str| {
         let text = text.replace("$__rate_interval", "1m").replace("$route|none", ".*");

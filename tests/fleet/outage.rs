@@ -1,4 +1,4 @@
-//! The server dead, hanging, full or refusing, while requests come in.
+//! The server is dead, hanging, full or rejecting writes while requests arrive.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn with_staleness(server: &RedisServer, gates: usize, staleness: &str) -> Scene 
     Scene::with(gates, &format!("{}max_staleness = \"{staleness}\"\n", state(&server.url())))
 }
 
-/// Requests go on at first, then 503; soon after `repair`, without a restart, everything is as before.
+/// Requests succeed at first, then get 503; soon after `repair`, without a restart, everything works again.
 fn survives(
     mut server: RedisServer,
     harm: impl FnOnce(&mut RedisServer),
@@ -104,7 +104,7 @@ fn a_server_that_cannot_persist_confirms_nothing() {
     );
 }
 
-/// A primary that a fail-over left behind answers questions as if nothing had happened.
+/// A former primary that a failover left behind still answers queries as if nothing had happened.
 #[test]
 fn a_primary_that_was_replaced_ends_service_instead_of_hiding_revocations() {
     let old = RedisServer::with(&["--min-replicas-to-write", "1"]);

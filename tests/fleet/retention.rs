@@ -11,7 +11,7 @@ fn origin(server: &RedisServer, field: &str) -> String {
     server.ask::<Option<String>>(&["HGET", ORIGIN, field]).unwrap_or_default()
 }
 
-/// Waits until the gates counted the log's age again, twice.
+/// Waits until the gates have advanced the log's age twice.
 fn counted(server: &RedisServer) {
     for _ in 0..2 {
         let before = origin(server, "ticked");
@@ -19,8 +19,7 @@ fn counted(server: &RedisServer) {
     }
 }
 
-/// What the gates find after the server's clock was set by so many milliseconds: what was written down before lies that
-/// much further back.
+/// Simulates a step of the server's clock by this many milliseconds: stored times lie that much further back.
 fn step(server: &RedisServer, by: i64) {
     server.ask::<i64>(&["HINCRBY", ORIGIN, "ticked", &(-by).to_string()]);
     let stamp = ORIGIN.replace("origin", "stamp");
@@ -90,7 +89,7 @@ fn what_is_old_enough_leaves_the_log_and_is_no_gap() {
     assert!(origin(&server, "marks").split(',').count() < 70, "{}", origin(&server, "marks"));
 }
 
-/// A gate that starts has never seen the events that were old enough to leave.
+/// A starting gate has never seen the events that were trimmed because of their age.
 #[test]
 fn a_lifetime_that_grows_revives_no_token_from_before_an_event_that_left() {
     const DAY: i64 = 86_400;

@@ -10,30 +10,30 @@ use testkit::settings::Settings;
 use testkit::tokens::Issuer;
 use testkit::wire::Answer;
 
-/// Several gates and what is around them.
+/// Several gates and their surroundings.
 pub struct Scene {
     pub gates: Vec<Gate>,
     pub issuer: Issuer,
     pub app: App,
 }
 
-/// `[state]` of a shared store; tests make tokens that are older than it.
+/// `[state]` of a shared store; tests create tokens that are older than it.
 pub fn state(url: &str) -> String {
     format!("[state]\nstore = \"redis\"\nurl = \"{url}\"\non_empty = \"trust\"\nflush_interval = \"200ms\"\n")
 }
 
 impl Scene {
-    /// This many gates on one server.
+    /// Starts this many gates on one server.
     pub fn on(server: &RedisServer, gates: usize) -> Self {
         Self::with(gates, &state(&server.url()))
     }
 
-    /// This many gates with further configuration.
+    /// Starts this many gates with further configuration.
     pub fn with(gates: usize, lines: &str) -> Self {
         Self::of(Issuer::new(), App::start(Speaks::Http1), gates, lines)
     }
 
-    /// The same for this issuer and upstream.
+    /// Starts this many gates for this issuer and upstream.
     pub fn of(issuer: Issuer, app: App, gates: usize, lines: &str) -> Self {
         // Kills under load would fill the memory of the harness with lines.
         let quiet = || Settings::plaintext().telemetry("access_log = false");
@@ -43,13 +43,13 @@ impl Scene {
         Self { gates: launched, issuer, app }
     }
 
-    /// One more gate, which starts now.
+    /// Launches one more gate.
     pub fn launch(&self, lines: &str) -> Gate {
         let quiet = Settings::plaintext().telemetry("access_log = false");
         Gate::start(&quiet.guarding(&self.app.url(), &self.issuer).admin().toml(lines))
     }
 
-    /// A token that nobody has seen yet, with this `jti`.
+    /// A token with this `jti` that has not been used yet.
     pub fn token(&self, jti: &str) -> String {
         self.issuer.token().claim("jti", jti).build()
     }
@@ -61,12 +61,12 @@ impl Scene {
         self.gates[gate] = Gate::start(&settings);
     }
 
-    /// Revokes the token with this `jti` through one gate; the answer.
+    /// Revokes the token with this `jti` through one gate; returns the response.
     pub fn revoke(&mut self, gate: usize, jti: &str) -> Answer {
         publish(&mut self.gates[gate], &json!({"type": "token-revoked", "jti": jti}))
     }
 
-    /// Waits until every gate refuses the token.
+    /// Waits until every gate rejects the token.
     pub fn refused_everywhere(&self, token: &str) {
         for (index, gate) in self.gates.iter().enumerate() {
             eventually(&format!("gate {index} refuses the token"), || {
@@ -86,23 +86,23 @@ pub fn publish(gate: &mut Gate, event: &Value) -> Answer {
     admin(gate, "POST", "/v1/events", Some(event))
 }
 
-/// A call of the admin API.
+/// Calls the admin API.
 pub fn admin(gate: &mut Gate, method: &str, target: &str, body: Option<&Value>) -> Answer {
     gate.operate(method, target, body)
 }
 
-/// The decision on a request with this token: `deny/idle`.
+/// The decision on a request with this token, such as `deny/idle`.
 pub fn decision(gate: &Gate, token: &str) -> String {
     gate.decision(|| gate.get("/anything").token(token).send()).1
 }
 
-/// The stream of events.
+/// The key of the stream of events.
 pub const EVENTS: &str = "portcullis:{portcullis.log}:events";
 
-/// What the log is.
+/// The key of the log's origin.
 pub const ORIGIN: &str = "portcullis:{portcullis.log}:origin";
 
-/// Since when the log says that it knows everything.
+/// Since when the log is complete, according to its origin.
 pub fn created_at(server: &RedisServer) -> Option<String> {
     server.ask(&["HGET", ORIGIN, "created_at"])
 }

@@ -1,4 +1,4 @@
-//! Servers that are set up wrong: refused at the start, or warned of.
+//! Servers with an unsuitable setup: refused at startup, or reported with a warning.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use testkit::gate::portcullis;
 use testkit::redis_server::RedisServer;
 use testkit::settings::Settings;
 
-/// What a gate says that cannot start, and its exit code.
+/// The output of a gate that cannot start, and its exit code.
 fn refusal(lines: &str) -> (i32, String) {
     let settings = Settings::plaintext().toml(lines);
     let path = settings.write();

@@ -177,7 +177,7 @@ impl Cluster {
         format!("redis-cluster://{}", hosts.join(","))
     }
 
-    /// Which node has the slot of this tag.
+    /// The node that serves the slot of this tag.
     fn owner(&self, tag: &str) -> usize {
         let slot: usize = self.nodes[0].ask(&["CLUSTER", "KEYSLOT", &format!("{{{tag}}}")]);
         slot / 5462

@@ -1,4 +1,4 @@
-//! A transmitter's stream in a fleet: one gate keeps it and fetches, all hear its heartbeat, and another takes over.
+//! A transmitter's stream in a fleet: one gate maintains it and polls, all receive its heartbeat, and another takes over.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use testkit::transmitter::SignalTransmitter;
 
 const OWNER: &str = "portcullis:{portcullis.signals.t}:owner";
 
-/// Gates on one server that share a transmitter, with these lines of its two tables.
+/// Starts gates on one server that share a transmitter, with these lines in its two tables.
 fn fleet(server: &RedisServer, gates: usize, lines: &str, stream: &str) -> (SignalTransmitter, Scene) {
     let transmitter = SignalTransmitter::start();
     let issuer = Issuer::new();
@@ -26,7 +26,7 @@ fn fleet(server: &RedisServer, gates: usize, lines: &str, stream: &str) -> (Sign
     (transmitter, scene)
 }
 
-/// Which gate keeps the stream.
+/// The gate that maintains the stream.
 fn owner(gates: &[Gate]) -> usize {
     eventually("a gate keeps the stream", || {
         gates.iter().position(|gate| gate.log().text().contains("this gate maintains the stream"))

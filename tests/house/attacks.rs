@@ -1,4 +1,4 @@
-//! docs/SECURITY.md names for each attack the tests that hold its answer: each row names some, and each of them is there.
+//! For each attack, docs/SECURITY.md names the tests that cover it: each row names some, and all of them exist.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use testkit::documents::{document, quoted};
 
 use crate::sources::{Source, of_both};
 
-/// Where the tables of attacks stand.
+/// The heading of the tables of attacks.
 const HEADING: &str = "## Attacks and answers";
 
 #[test]
@@ -35,7 +35,7 @@ fn names_of_tests(sources: &[Source]) -> Vec<String> {
     names.0
 }
 
-/// The rows of the tables that name no test, or one that is not there.
+/// The rows that name no test, or one that does not exist.
 fn wrong_rows(page: &str, tests: &[String]) -> Vec<String> {
     let tests: BTreeSet<&str> = tests.iter().map(String::as_str).collect();
     let section = page.split_once(HEADING).map_or("", |(_, rest)| rest);

@@ -1,4 +1,5 @@
-//! The comparison with other proxies starts, its arithmetic is right, and its table in the documentation has its workloads.
+//! The comparison with other proxies starts, its arithmetic is correct, and its table in the
+//! documentation lists its workloads.
 
 use std::process::Command;
 
@@ -6,7 +7,7 @@ use testkit::documents::{document, table};
 
 use crate::sources::root;
 
-/// What a Python script of the repository prints.
+/// The output of a Python script of the repository.
 fn printed(script: &str, arguments: &[&str]) -> String {
     let script = root().join(script);
     let output = Command::new("python3").arg("-B").arg(script).args(arguments).output().unwrap();
@@ -15,7 +16,7 @@ fn printed(script: &str, arguments: &[&str]) -> String {
     said
 }
 
-/// The workloads: what `--only` takes, and what a row of the table is called.
+/// The workloads: their names for `--only`, and in the table.
 fn workloads() -> Vec<(String, String)> {
     let listed = printed("benches/compare", &["--list"]);
     let pairs = listed.lines().filter_map(|line| line.split_once(' '));

@@ -1,4 +1,4 @@
-//! What the documentation and the manifest say is compared with what is there.
+//! Compares what the documentation and the manifest say with the repository.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use syn::visit::{self, Visit};
 
 use crate::sources::{Source, files, of_crate, root};
 
-/// Labels by the name of a metric.
+/// Labels by metric name.
 type Labels = BTreeMap<String, BTreeSet<String>>;
 
 #[test]
@@ -71,7 +71,7 @@ fn the_oldest_rust_is_the_same_everywhere() {
     assert!(found.is_empty(), "the oldest supported Rust: {found:?}");
 }
 
-/// Where another version of Rust is named than in the manifest, or none.
+/// Where a Rust version is missing or differs from the manifest's.
 fn other_rusts(manifest: &str, testkit: &str, readme: &str) -> Vec<String> {
     let version = |text: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix("rust-version = "));
@@ -85,7 +85,7 @@ fn other_rusts(manifest: &str, testkit: &str, readme: &str) -> Vec<String> {
     others.map(|(place, it)| format!("{place}: {it:?}")).collect()
 }
 
-/// The names of each row of the table, and the labels that each of them has.
+/// The names in each row of the table, and the labels of each.
 fn rows_of_metrics(text: &str) -> Vec<(BTreeSet<String>, BTreeSet<String>)> {
     let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
     let rows = text.lines().filter(|line| line.starts_with("| `portcullis_"));
@@ -176,13 +176,13 @@ fn dead_links(text: &str, exists: impl Fn(&str) -> bool, page: &str) -> Vec<Stri
         .collect()
 }
 
-/// The paths below the folders of the repository that a page names and that do not exist.
+/// The paths that a page names, below folders of the repository, that do not exist.
 fn dead_paths(text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
     let is_of_path = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     let words = text.split(|c: char| !is_of_path(c)).map(|word| word.trim_end_matches(['.', '/']));
     let folders = ["benches/", "certs/", "config/", "docs/", "src/", "tests/"];
     let paths = words.filter(|word| folders.iter().any(|folder| word.starts_with(folder)));
-    // What a run leaves behind is named and not there.
+    // The output of a run is named but does not exist.
     paths.filter(|path| !exists(path) && *path != "tests/fuzz/artifacts").map(str::to_owned).collect()
 }
 
@@ -209,8 +209,8 @@ fn without_reason(manifest: &str) -> Vec<String> {
     found
 }
 
-/// Symbols for lines, and panics that unwind, because one bad request must not end the others; what is packaged has fat
-/// LTO and one unit, too.
+/// The problems of the release profile: it needs symbols for lines, and panics that unwind, because one bad
+/// request must not end the others; packaged builds also need fat LTO and one codegen unit.
 fn release_problems(manifest: &str) -> Vec<String> {
     let profile = |name: &str| -> Vec<&str> {
         let lines = manifest.split_once(&format!("[profile.{name}]\n")).map_or("", |(_, rest)| rest);

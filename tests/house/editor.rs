@@ -1,10 +1,10 @@
-//! What `.editorconfig` says of every text file of the repository.
+//! Checks what `.editorconfig` requires of every text file in the repository.
 
 use std::process::Command;
 
 use crate::sources::root;
 
-/// Bytes that are read as they are: pictures, and what tests and fuzzers read.
+/// Files with arbitrary bytes: pictures, and inputs of tests and fuzzers.
 const AS_THEY_ARE: [&str; 4] = [".png", ".db", "tests/data/", "tests/fuzz/seeds/"];
 
 #[test]
@@ -13,7 +13,7 @@ fn every_text_file_ends_its_lines_as_the_editor_configuration_says() {
     let listed = String::from_utf8(listed.stdout).unwrap();
     let mut found = Vec::new();
     for path in listed.lines().filter(|path| AS_THEY_ARE.iter().all(|part| !path.contains(part))) {
-        // A file that is deleted and not committed yet is still listed.
+        // A deleted file whose deletion is not committed yet is still listed.
         let Ok(bytes) = std::fs::read(root().join(path)) else { continue };
         found.extend(faults(path, &bytes));
     }

@@ -1,10 +1,10 @@
-//! What a file of the crate looks like: how it opens, how long it is, and who reads the wall clock.
+//! The rules for a file of the crate: how it begins, how long it is, and that only one reads the wall clock.
 
 use syn::visit::{self, Visit};
 
 use crate::sources::{Source, line, of_both, of_crate};
 
-/// Lines of a source file without its tests.
+/// The most lines of a source file without its tests.
 const LONGEST_FILE: usize = 400;
 
 /// The calls that read the wall clock: the type and the function.

@@ -1,4 +1,4 @@
-//! What the documentation lists is what there is: the calls of the admin API, and the members of a request's log line.
+//! The documentation lists what exists: the calls of the admin API, and the members of a request's log line.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use testkit::documents::{document, quoted, table};
 
 use crate::sources::{Source, of_crate, of_tests};
 
-/// The members that every log line has, whatever it is about.
+/// The members of every log line, whatever it is about.
 const OF_EVERY_LINE: [&str; 3] = ["ts", "level", "target"];
 
 #[test]
@@ -34,7 +34,7 @@ fn differences(listed: &BTreeSet<String>, real: &BTreeSet<String>) -> Vec<String
     gone.chain(real.difference(listed).map(|name| format!("{name} is not listed"))).collect()
 }
 
-/// Method and path of each call, without what a query may say.
+/// Method and path of each call, without its query.
 fn calls_listed(text: &str) -> BTreeSet<String> {
     let rows = table(text, "The admin API");
     let calls = rows.iter().flat_map(|row| quoted(&row[0]));
@@ -93,8 +93,8 @@ fn members_listed(text: &str) -> BTreeSet<String> {
     table(text, "Log lines").iter().flat_map(|row| quoted(&row[0])).collect()
 }
 
-/// The names that src/log/access.rs writes: first in a pair, or in a call of the line. A name that is chosen elsewhere begins
-/// with `claimed_`.
+/// The names that src/log/access.rs writes: first in a pair, or in a call for the line. A name that is chosen
+/// elsewhere begins with `claimed_`.
 fn members_written(sources: &[Source]) -> BTreeSet<String> {
     struct Names(BTreeSet<String>);
     impl<'ast> Visit<'ast> for Names {
@@ -113,7 +113,7 @@ fn members_written(sources: &[Source]) -> BTreeSet<String> {
     let mut names = Names(BTreeSet::new());
     let of_log = sources.iter().filter(|file| file.path == "src/log/access.rs");
     of_log.for_each(|file| names.visit_file(&file.product));
-    // Stands for one that is not there.
+    // A placeholder for a missing one.
     names.0.remove("claimed");
     let chosen = texts_of_product(sources).into_iter().filter(|text| text.starts_with("claimed_"));
     names.0.extend(chosen);

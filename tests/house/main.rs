@@ -1,7 +1,7 @@
-//! What a compiler does not check: the house rules over the parsed sources, and the promises of the documentation.
+//! What a compiler does not check: the house rules for the parsed sources, and the promises of the documentation.
 //!
-//! Each rule is a function over parsed sources. Beside it stands its self-test: a small source that breaks the rule, and
-//! one that keeps it.
+//! Each rule is a function over parsed sources, with a self-test: a small source that breaks the rule,
+//! and one that follows it.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a broken rule fails the test")]
 #![allow(clippy::excessive_nesting, reason = "a visitor is declared inside the rule that it serves")]
 

@@ -1,4 +1,4 @@
-//! `lib.rs` is the map: every module is on it, and imports only from those listed below it.
+//! `lib.rs` is the map: it lists every module, and each imports only from those listed below it.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use syn::visit::{self, Visit};
 
 use crate::sources::{Source, line, of_crate};
 
-/// Each module of the map with its place: higher numbers lie lower.
+/// Each module of the map with its position: higher numbers are lower.
 type Order = BTreeMap<String, usize>;
 
 #[test]
@@ -57,8 +57,8 @@ fn map(sources: &[Source]) -> Order {
     names.enumerate().map(|(place, name)| (name, place)).collect()
 }
 
-/// Line and name of every top-level module that the product's code names: in `use`, in paths, in macros, by `crate` or
-/// by as many `super` as lead there.
+/// Line and name of every top-level module that the product's code names: in `use`, in paths, in macros,
+/// through `crate` or enough `super`s.
 fn imports(file: &Source) -> Vec<(usize, String)> {
     let mut imports = Imports { depth: file.module().len(), found: Vec::new() };
     imports.visit_file(&file.product);
@@ -66,13 +66,13 @@ fn imports(file: &Source) -> Vec<(usize, String)> {
 }
 
 struct Imports {
-    /// How many `super` lead to the root of the crate.
+    /// How many `super`s lead to the root of the crate.
     depth: usize,
     found: Vec<(usize, String)>,
 }
 
 impl Imports {
-    /// Follows names from the start of a path; what is left of it behind `crate` or enough `super`.
+    /// Resolves names from the start of a path; returns what follows `crate` or enough `super`s.
     fn behind_root<'n>(&self, names: &'n [String]) -> Option<&'n [String]> {
         let supers = names.iter().take_while(|name| *name == "super").count();
         match names.first()?.as_str() {
@@ -152,7 +152,7 @@ impl<'ast> Visit<'ast> for Imports {
         visit::visit_path(self, path);
     }
 
-    // `pub(in crate::a)` says who may see something; it imports nothing.
+    // `pub(in crate::a)` restricts visibility; it imports nothing.
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 
     fn visit_macro(&mut self, it: &'ast syn::Macro) {

@@ -1,4 +1,5 @@
-//! The rules, the dashboard and docs/monitoring.md agree: an alert has its section and its tests, and what a query names is there.
+//! The rules, the dashboard and docs/monitoring.md agree: every alert has its section and its tests, and what
+//! a query names exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +7,7 @@ use serde_json::Value;
 use testkit::documents::{document, promised_metrics};
 use testkit::monitoring::{RULE_TESTS, Rule, all_rules, dashboard, dashboard_queries, rules, selectors};
 
-/// What Prometheus adds to each series, the bucket of a histogram, and what the rules group by.
+/// Labels that Prometheus adds to each series, the bucket of a histogram, and labels that the rules group by.
 const OF_TARGETS: [&str; 5] = ["cluster", "instance", "job", "le", "namespace"];
 
 /// Series that Prometheus itself writes.
@@ -163,7 +164,7 @@ fn misshapen(dashboard: &Value) -> Vec<String> {
     found
 }
 
-/// The cells of the page that a panel covers: column and line.
+/// The grid cells that a panel covers: column and line.
 fn cells_of(place: &Value) -> Vec<(i64, i64)> {
     let number = |name: &str| place[name].as_i64().unwrap_or_default();
     let (left, top) = (number("x"), number("y"));

@@ -1,4 +1,4 @@
-//! Names: no two types of the crate share one, and the name of a test is a sentence.
+//! Rules for names: no two types of the crate share one, and the name of a test is a sentence.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,11 +6,11 @@ use syn::visit::{self, Visit};
 
 use crate::sources::{Source, is_test_only, line, of_both, of_crate};
 
-/// Names that several types may have. Each room has its `Settings`, which code names by their room: `gate::Settings`.
+/// Names that several types may have. Each room has its `Settings`, which code refers to by room: `gate::Settings`.
 const SHARED_NAMES: [&str; 1] = ["Settings"];
 
-/// Verbs in the forms that tests are named with. Words that are mostly nouns (`limits`, `answers`) are not among them: a
-/// name with no other verb reads as a heading.
+/// Verbs in the forms used in names of tests. Words that are mostly nouns (`limits`, `answers`) are not
+/// included: a name with no other verb reads like a heading.
 const VERBS: &str = include_str!("verbs.txt");
 
 #[test]
@@ -40,7 +40,7 @@ fn verbs_are_sorted_and_listed_once() {
     assert_eq!(verbs, sorted.into_iter().collect::<Vec<_>>());
 }
 
-/// The names that several types have, each with its places.
+/// The names that several types have, each with its locations.
 fn shared_names(sources: &[Source]) -> Vec<String> {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for file in sources {
@@ -89,7 +89,7 @@ fn tests_without_verb(sources: &[Source]) -> Vec<String> {
     found
 }
 
-/// Line and name of every test: functions under `#[test]` or `#[tokio::test]`, also inside `proptest! { … }`.
+/// Line and name of every test: functions with `#[test]` or `#[tokio::test]`, including those inside `proptest! { … }`.
 struct Tests(Vec<(usize, String)>);
 
 impl<'ast> Visit<'ast> for Tests {

@@ -1,4 +1,4 @@
-//! The description of the admin API, compared with its router: the same routes, methods and permissions.
+//! Compares the description of the admin API with its router: the same routes, methods and permissions.
 
 use std::collections::BTreeSet;
 
@@ -43,7 +43,7 @@ fn described(document: &Value) -> Calls {
     calls
 }
 
-/// The routes of each file of the API, with the permissions that its router asks for.
+/// The routes of each file of the API, with the permissions that its router requires.
 fn routed(sources: &[Source]) -> Calls {
     let folder: Vec<&Source> =
         sources.iter().filter(|file| file.path.starts_with("src/admin/api/")).collect();
@@ -63,7 +63,7 @@ fn routed(sources: &[Source]) -> Calls {
     calls
 }
 
-/// The arguments of `.merge(…)`: the module whose `routes()` are merged, and the permissions beside it.
+/// The arguments of `.merge(…)`: the module whose `routes()` are merged, and the permissions required for them.
 #[derive(Default)]
 struct Groups(Vec<(String, Vec<String>)>);
 

@@ -14,7 +14,7 @@ use testkit::documents::{self, Block, document};
 
 use crate::sources::{Source, files, of_both, of_tests};
 
-/// The tables, by document and heading.
+/// The tables with promises, by document and heading.
 const TABLES: [(&str, &str); 5] = [
     ("docs/concepts.md", "What a request meets"),
     ("docs/concepts.md", "Events"),
@@ -41,7 +41,7 @@ fn every_metric_is_looked_at_by_a_test() {
     assert!(found.is_empty(), "no test looks at these metrics: {found:?}");
 }
 
-/// With `--nocapture` it lists the documents and how many of their blocks are run.
+/// With `--nocapture`, it lists the documents and how many of their blocks are run.
 #[test]
 #[allow(clippy::print_stdout, reason = "the list is for people")]
 fn every_block_is_run_by_a_test_or_says_why_not() {
@@ -61,7 +61,7 @@ fn every_block_is_run_by_a_test_or_says_why_not() {
     assert!(found.is_empty(), "blocks and the tests that run them:\n{}", found.join("\n"));
 }
 
-/// The rows of a table as tests name them.
+/// The rows of a table in the form that tests name them.
 fn rows(path: &str, heading: &str, text: &str) -> Vec<String> {
     let named = |row: &Vec<String>| format!("{path}, {heading}: {}", row[0].replace('`', ""));
     documents::table(text, heading).iter().map(named).collect()
@@ -75,7 +75,7 @@ fn marks_of_blocks(sources: &[Source]) -> Vec<String> {
     marks(sources, RUNS)
 }
 
-/// What stands behind a word in lines of the doc comments of tests; what is no test holds nothing.
+/// What follows a word in lines of the doc comments of tests; functions that are not tests hold nothing.
 fn marks(sources: &[Source], word: &str) -> Vec<String> {
     struct Marks<'w>(&'w str, Vec<String>);
     impl<'ast> Visit<'ast> for Marks<'_> {
@@ -175,7 +175,7 @@ fn metrics_in_tests(sources: &[Source]) -> BTreeSet<String> {
     names.0
 }
 
-/// Whether a name is there, as it is or as a sample of a histogram.
+/// Whether a test looks at a metric, by its name or a sample of a histogram.
 fn is_looked_at(name: &str, looked_at: &BTreeSet<String>) -> bool {
     let is_it = |seen: &String| match name.strip_suffix('*') {
         Some(beginning) => seen.starts_with(beginning),

@@ -1,14 +1,14 @@
-//! Nothing secret is compared with `==`, whose time tells how many bytes were right.
+//! Secrets are not compared with `==`, whose time reveals how many bytes were right.
 
 use syn::visit::{self, Visit};
 
 use crate::sources::{Source, line, of_crate};
 
-/// Words inside a name that make its value a secret, or something that proves one.
+/// Words in a name that mean that its value is a secret, or proves knowledge of one.
 const SECRET_WORDS: [&str; 7] =
     ["secret", "password", "passphrase", "hmac", "signature", "tag", "authorization"];
 
-/// Methods that give the same value in another form. All others (`len`, `is_some`) say something about it.
+/// Methods that return the same value in another form. All others (`len`, `is_some`) only say something about it.
 const SAME_VALUE: [&str; 16] = [
     "as_bytes",
     "as_deref",
@@ -83,7 +83,7 @@ impl<'ast> Visit<'ast> for Comparisons {
     }
 }
 
-/// The last name of an expression that gives a value: `&self.old.secret.as_bytes()[..4]` is `secret`.
+/// The last name of an expression for a value: `&self.old.secret.as_bytes()[..4]` gives `secret`.
 fn value_name(expression: &syn::Expr) -> Option<String> {
     match expression {
         syn::Expr::Path(path) => path.path.segments.last().map(|segment| segment.ident.to_string()),
@@ -110,7 +110,7 @@ fn is_secret(name: &str) -> bool {
     !is_constant && name.split('_').any(|word| SECRET_WORDS.contains(&word))
 }
 
-/// Types named after a secret that hold its text or bytes and derive `PartialEq`.
+/// Types named after a secret that contain its text or bytes and derive `PartialEq`.
 fn derived_comparisons(sources: &[Source]) -> Vec<String> {
     struct Types(Vec<(usize, String)>);
     impl<'ast> Visit<'ast> for Types {

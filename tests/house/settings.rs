@@ -1,5 +1,5 @@
-//! The table of settings in docs/configuration.md and the keys that documents name, compared with `config/reference.toml`, whose keys and
-//! defaults are compared with those of the product by `tests/rooms/config/reference.rs`.
+//! Compares the table of settings in docs/configuration.md, and the keys that documents name, with
+//! `config/reference.toml`, whose keys and defaults `tests/rooms/config/reference.rs` compares with those of the product.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use testkit::documents::{document, quoted, table};
 
 use crate::sources::files;
 
-/// Keys with their default, as it is written; `None` where the line is an example.
+/// Keys with their default, as written; `None` if the line is an example.
 type Reference = BTreeMap<String, Option<String>>;
 
 #[test]
@@ -35,8 +35,8 @@ fn keys_that_wait_for_a_restart_are_those_of_the_reference() {
     assert!(found.is_empty(), "docs/reload.md:\n{}", found.join("\n"));
 }
 
-/// Differences between the keys of the table and those that the reference marks. The keys that say where the store is are
-/// marked there and not named one by one in the table.
+/// Differences between the keys in the table and those that the reference marks. Keys that locate the store are
+/// marked there, but not listed individually in the table.
 fn wrong_restarts(page: &str, reference: &str) -> Vec<String> {
     let rows = table(page, "What takes effect when");
     let named: Vec<String> =
@@ -77,13 +77,13 @@ fn reference(text: &str) -> Reference {
     reference
 }
 
-/// Whether a key, or a table of this name, is there.
+/// Whether a key, or a table with this name, exists.
 fn is_known(key: &str, reference: &Reference) -> bool {
     let below = format!("{key}.");
     reference.keys().any(|it| it == key || it.starts_with(&below))
 }
 
-/// The full keys of a cell: of `` `routes[].path`, `.hosts` `` those are `routes.path` and `routes.hosts`.
+/// The full keys in a cell: `` `routes[].path`, `.hosts` `` means `routes.path` and `routes.hosts`.
 fn keys(cell: &str) -> Vec<String> {
     let mut keys: Vec<String> = Vec::new();
     for written in quoted(cell) {
@@ -97,7 +97,8 @@ fn keys(cell: &str) -> Vec<String> {
     keys
 }
 
-/// Every key of a row is there. Its defaults stand in the order of the keys; keys behind the last one have the same or none.
+/// Checks that every key of a row exists. Defaults are listed in the order of the keys; keys after the last
+/// default have the same one or none.
 fn wrong_rows(rows: &[Vec<String>], reference: &Reference) -> Vec<String> {
     let mut found = Vec::new();
     for row in rows {
@@ -121,10 +122,10 @@ fn wrong_rows(rows: &[Vec<String>], reference: &Reference) -> Vec<String> {
     found
 }
 
-/// Attributes of OpenTelemetry that begin like a table of the configuration.
+/// OpenTelemetry attributes that begin like a table of the configuration.
 const ATTRIBUTES: [&str; 2] = ["server.address", "server.port"];
 
-/// What reads as a key of a table of the configuration (`` `state.on_empty = "trust"` ``) and is none.
+/// Texts that look like a key of the configuration (`` `state.on_empty = "trust"` ``) but are not.
 fn unknown_keys(text: &str, reference: &Reference) -> Vec<String> {
     let tables: Vec<&str> = reference.keys().filter_map(|key| key.split('.').next()).collect();
     let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');

@@ -1,4 +1,4 @@
-//! The sources of the crate and of its tests, parsed.
+//! The parsed sources of the crate and of its tests.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,19 @@ use syn::visit_mut::{self, VisitMut};
 
 /// One parsed source file.
 pub(crate) struct Source {
-    /// The path inside the repository: `src/gate/accept.rs`.
+    /// The path in the repository: `src/gate/accept.rs`.
     pub(crate) path: String,
     pub(crate) text: String,
     /// The whole file.
     pub(crate) syntax: syn::File,
-    /// What is compiled into the product: without everything under `#[cfg(test)]`, and empty for a file of tests.
+    /// The part that is compiled into the product: without everything under `#[cfg(test)]`; empty for a file of tests.
     pub(crate) product: syn::File,
-    /// How many lines the product has of it.
+    /// How many of its lines belong to the product.
     pub(crate) product_lines: usize,
 }
 
 impl Source {
-    /// A file with this text, all of which but `#[cfg(test)]` belongs to the product.
+    /// Parses a file of the product; everything except `#[cfg(test)]` belongs to it.
     pub(crate) fn parsed(path: &str, text: &str) -> Self {
         let syntax = syn::parse_file(text).unwrap_or_else(|error| panic!("{path}: {error}"));
         let mut product = syntax.clone();
@@ -32,7 +32,7 @@ impl Source {
         Self { path: path.to_owned(), text: text.to_owned(), syntax, product, product_lines }
     }
 
-    /// A file of tests with this text, nothing of which belongs to the product.
+    /// Parses a file of tests; nothing in it belongs to the product.
     pub(crate) fn of_tests(path: &str, text: &str) -> Self {
         let syntax = syn::parse_file(text).unwrap_or_else(|error| panic!("{path}: {error}"));
         let product = syn::parse_file("").expect("an empty file");
@@ -45,7 +45,7 @@ impl Source {
         self.product_lines = 0;
     }
 
-    /// The module path inside the crate: `["gate", "accept"]`, and no name for `lib.rs` and `main.rs`.
+    /// The module path in the crate: `["gate", "accept"]`; empty for `lib.rs` and `main.rs`.
     pub(crate) fn module(&self) -> Vec<String> {
         let path = self.path.trim_start_matches("src/").trim_end_matches(".rs");
         let mut names: Vec<String> = path.split('/').map(str::to_owned).collect();
@@ -55,7 +55,7 @@ impl Source {
         names
     }
 
-    /// The files that hold the modules which this one declares for tests only.
+    /// The files of the modules that this one declares only for tests.
     fn test_modules(&self) -> Vec<String> {
         let folder = self.module().join("/");
         let declared = self.syntax.items.iter().filter_map(|item| match item {
@@ -68,7 +68,7 @@ impl Source {
     }
 }
 
-/// Takes out everything that only tests are made of, and remembers the lines (counted from 1) that it stood on.
+/// Removes everything that is compiled only for tests, and records its lines (counted from 1).
 #[derive(Default)]
 struct Prune {
     lines: BTreeSet<usize>,
@@ -119,7 +119,7 @@ impl VisitMut for Prune {
     }
 }
 
-/// Whether something is compiled for tests only: `#[cfg(test)]` or a `test` inside `all(…)`, but not inside `not(…)`.
+/// Whether something is compiled only for tests: `#[cfg(test)]` or a `test` inside `all(…)`, but not inside `not(…)`.
 pub(crate) fn is_test_only(attributes: &[syn::Attribute]) -> bool {
     fn needs_test(meta: &syn::Meta) -> bool {
         match meta {
@@ -155,12 +155,12 @@ pub(crate) fn item_attributes(item: &syn::Item) -> &[syn::Attribute] {
     }
 }
 
-/// The folder of the repository.
+/// The root folder of the repository.
 pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The files with this ending below a folder of the repository, by their path inside of it.
+/// The files with this extension below a folder of the repository, by their path in it.
 pub(crate) fn files(folder: &str, ending: &str) -> Vec<(String, String)> {
     fn collect(folder: &Path, ending: &str, found: &mut Vec<(String, String)>) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -181,25 +181,25 @@ pub(crate) fn files(folder: &str, ending: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Asks something of every source file of the crate.
+/// Evaluates `ask` on every source file of the crate.
 pub(crate) fn of_crate<T: Send + 'static>(ask: impl FnOnce(&[Source]) -> T + Send + 'static) -> T {
     static CRATE: LazyLock<Shelf> = LazyLock::new(|| Shelf::filled(crate_sources));
     CRATE.ask(ask)
 }
 
-/// Asks something of every source file of the tests.
+/// Evaluates `ask` on every source file of the tests.
 pub(crate) fn of_tests<T: Send + 'static>(ask: impl FnOnce(&[Source]) -> T + Send + 'static) -> T {
     static TESTS: LazyLock<Shelf> = LazyLock::new(|| Shelf::filled(test_sources));
     TESTS.ask(ask)
 }
 
-/// What a rule finds in the crate, then what it finds in its tests.
+/// The findings of a rule in the crate, then those in its tests.
 pub(crate) fn of_both(rule: fn(&[Source]) -> Vec<String>) -> Vec<String> {
     [of_crate(rule), of_tests(rule)].concat()
 }
 
-/// Sources that are parsed once, by the thread that owns them: syntax trees cannot go from one thread to another, but what
-/// is asked of them and the answer can.
+/// Sources that are parsed once, by the thread that owns them: syntax trees cannot move between threads, but
+/// questions and answers can.
 struct Shelf(Mutex<SyncSender<Question>>);
 
 type Question = Box<dyn FnOnce(&[Source]) + Send>;

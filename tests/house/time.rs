@@ -1,10 +1,10 @@
-//! Tests wait for conditions: none sleeps on its own, and none asserts how quick something was.
+//! Tests wait for conditions: they do not sleep by themselves, and do not assert how fast something was.
 
 use syn::visit::{self, Visit};
 
 use crate::sources::{Source, is_test_only, item_attributes, line, of_both};
 
-/// Where the ways to wait are.
+/// The file with the ways to wait.
 const TESTKIT: &str = "tests/testkit/src/lib.rs";
 
 #[test]
@@ -40,16 +40,16 @@ fn findings(sources: &[Source], of: fn(Times) -> Vec<usize>) -> Vec<String> {
 
 #[derive(Default)]
 struct Times {
-    /// What is visited belongs to tests.
+    /// Whether the visited code belongs to tests.
     is_test: bool,
-    /// Variables that hold how long something took.
+    /// Variables that contain how long something took.
     spans: Vec<syn::Ident>,
     sleeps: Vec<usize>,
     bounds: Vec<usize>,
 }
 
 impl Times {
-    /// `began.elapsed()`, a variable that holds it, or a number made of one of them.
+    /// Whether this is a duration: `began.elapsed()`, a variable that contains it, or a number derived from one.
     fn is_span(&self, expression: &syn::Expr) -> bool {
         match expression {
             syn::Expr::MethodCall(call) => call.method == "elapsed" || self.is_span(&call.receiver),
@@ -114,7 +114,7 @@ impl<'ast> Visit<'ast> for Times {
     }
 }
 
-/// Comparisons that hold only when something was quick.
+/// Comparisons that hold only if something was fast.
 struct Bounds<'t> {
     times: &'t Times,
     found: Vec<usize>,

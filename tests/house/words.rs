@@ -1,10 +1,10 @@
-//! Turns of phrase that an engineer would have to read twice: none of them in messages, doc comments or documentation.
+//! Forbids phrases that an engineer would have to read twice, in messages, doc comments and documentation.
 
 use syn::visit::{self, Visit};
 
 use crate::sources::{Source, files, line, of_crate, root};
 
-/// One phrase a line, in lower case.
+/// The phrases, one per line, in lower case.
 const FORBIDDEN: &str = include_str!("words.txt");
 
 #[test]
@@ -20,7 +20,7 @@ fn forbidden_turns_of_phrase_are_not_used() {
     assert!(found.is_empty(), "say it in plain words:\n{}", found.join("\n"));
 }
 
-/// The forbidden phrases of a text, wherever its lines break.
+/// The forbidden phrases in a text, even across line breaks.
 fn phrases(text: &str) -> Vec<&'static str> {
     let is_letter = |c: char| c.is_alphanumeric() || c == '\'';
     let words: Vec<String> =
@@ -42,7 +42,7 @@ fn phrases_in_sources(sources: &[Source]) -> Vec<String> {
     found
 }
 
-/// String literals, also those inside macros, and doc comments, each of which is one text.
+/// Collects string literals, including those inside macros, and doc comments, each of which is one text.
 #[derive(Default)]
 struct Texts {
     found: Vec<(usize, String)>,

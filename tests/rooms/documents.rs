@@ -1,4 +1,4 @@
-//! Tables of the documentation that list a closed set of the code.
+//! Tables in the documentation that list a closed set from the code.
 
 use portcullis::enforce::denial::Reason;
 use testkit::documents::{document, quoted, table};

@@ -1,5 +1,6 @@
-//! The log of events under clocks that step by years, settings that change, restarts and repetitions, driven at random and
-//! compared with a plain specification: by the right clock, a token that was ended is ended, and no other.
+//! The event log with clocks that step by years, changing settings, restarts and repetitions, driven at
+//! random and compared with a plain specification: by the correct clock, every token that an event ended
+//! stays ended, and no other is.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail where they stand")]
 
@@ -20,7 +21,7 @@ const HOUR: i64 = 3_600 * SECOND;
 const DAY: i64 = 24 * HOUR;
 const LEEWAY: i64 = 30 * SECOND;
 const MARGIN: i64 = 60 * SECOND;
-/// What `max_lifetime` may be.
+/// The values of `max_lifetime`.
 const LIFETIMES: [i64; 3] = [HOUR, 6 * HOUR, DAY];
 
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ struct Told {
 }
 
 impl Told {
-    /// Why it may end a token, and whether it must: of tokens that are issued later it knows nothing for good.
+    /// Why it may end a token, and whether it must: it says nothing about tokens that are issued later.
     fn ends(&self, token: &Token) -> Option<(Ended, bool)> {
         let facts = facts(token);
         let until = token.issued_at.div_euclid(SECOND) <= self.at.div_euclid(SECOND);
@@ -86,7 +87,7 @@ enum Step {
         version: Option<u64>,
         life: i64,
     },
-    /// An event about whom the newest tokens name; of a signal when it has an id.
+    /// An event about what the newest tokens name; from a signal if it has an id.
     Happen {
         kind: EventKind,
         token: usize,
@@ -97,13 +98,13 @@ enum Step {
     Redeliver(usize),
     Undo(usize),
     Wait(i64),
-    /// The wall clock is off by so much from now on.
+    /// The wall clock is off by this much from now on.
     Clock(i64),
     Lifetime(usize),
     Trim,
-    /// A start, and a look for what is over, with a wall clock that is off by so much; then the right one.
+    /// A start and a trim with a wall clock that is off by this much; then with the correct one.
     Glitch(i64),
-    /// Stopped for so long.
+    /// Stopped for this long.
     Restart(i64),
 }
 
@@ -144,12 +145,12 @@ struct Gate {
 struct World {
     folder: tempfile::TempDir,
     gate: Option<Gate>,
-    /// Real time, how far the wall clock is off, and when this process began.
+    /// The real time, the offset of the wall clock, and when this process began.
     real: i64,
     offset: i64,
     began: i64,
     lifetime: usize,
-    /// Settings were larger than before at some time, so that old tokens may be refused for what was forgotten.
+    /// Whether settings have ever grown, so that old tokens may be rejected for what was deleted.
     grew: bool,
     tokens: Vec<Token>,
     told: Vec<Told>,
@@ -322,7 +323,7 @@ fn same(one: &Event, other: &Event) -> bool {
     named && (one.origin.is_some() || (one.at == other.at && one.role_version == other.role_version))
 }
 
-/// A longer run by `PROPTEST_CASES`.
+/// `PROPTEST_CASES` makes a run longer.
 fn config() -> ProptestConfig {
     match std::env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),
@@ -345,8 +346,8 @@ proptest! {
     }
 }
 
-/// An event comes and is deleted by a clock that is wrong at one of these moments or at both; then the clock is right and
-/// settings grow, so that a token is accepted again that the event has ended.
+/// An event comes and is deleted with a wrong clock at one of these moments or at both; then the clock is
+/// correct and settings grow, so that a token would be accepted again that the event has ended.
 #[tokio::test]
 async fn an_event_that_came_and_left_by_a_wrong_clock_still_ends_its_tokens_when_settings_grow() {
     const OFFSETS: [i64; 5] = [0, -HOUR, -3 * DAY, 3 * DAY, -7_000 * DAY];

@@ -1,4 +1,4 @@
-//! `portcullis explain` as a process: exit codes, what it prints, the store beside a gate that uses it.
+//! `portcullis explain` as a process: exit codes, its output, and the store while a gate uses it.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a broken promise fails the test")]
 
 use std::io::Write as _;
@@ -301,7 +301,7 @@ fn the_signature_is_never_printed() {
     }
 }
 
-/// A gate's hold on the store: it owns the file for as long as this lives.
+/// Opens the store like a gate, which owns the file as long as this lives.
 async fn gate(folder: &Path, created: i64) -> (Store, Arc<EventLog>) {
     let store = Store::open(&folder.join("gate.db"), Now::at_millis(created * 1000)).unwrap();
     let log = EventLog::start(store.clone(), Arc::new(Revocations::new(None))).await;
@@ -408,7 +408,7 @@ async fn keys_that_the_gate_kept_serve_while_the_issuer_is_down() {
     drop((store, log));
 }
 
-/// Everything that a gate needs and a judgement does not: none of these variables and files exists.
+/// Everything that a gate needs and a verdict does not: none of these variables and files exists.
 const ELSEWHERE: &str = r#"
 [server]
 listen = ["127.0.0.1:0"]

@@ -1,5 +1,5 @@
-//! Idle clocks, events and the store together, driven at random and compared with a plain specification: what a token
-//! is refused for may depend on nothing but what happened, whatever was swept, saved or restarted in between.
+//! Idle clocks, events and the store together, driven at random and compared with a plain specification: why a
+//! token is rejected may depend only on what happened, whatever was swept, saved or restarted in between.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail where they stand")]
 
@@ -18,7 +18,7 @@ use proptest::prelude::*;
 const IDLE: i64 = 60_000;
 const LEEWAY: i64 = 5_000;
 const LIFETIME: i64 = 600_000;
-/// What events are kept for beyond.
+/// How much longer than necessary events are kept.
 const MARGIN: i64 = 60_000;
 const ISSUERS: [&str; 2] = ["https://a/", "https://b/"];
 
@@ -41,7 +41,7 @@ struct Token {
 struct Happened {
     kind: EventKind,
     issuer: usize,
-    /// Subject or client; the token of a `token-revoked`.
+    /// Subject or client; for `token-revoked`, the token.
     whose: usize,
     at: i64,
     version: Option<u64>,
@@ -50,10 +50,10 @@ struct Happened {
 struct Told {
     what: Happened,
     received_at: i64,
-    /// In running time, which a crash may forget a part of.
+    /// In running time, part of which a crash may lose.
     received_uptime: i64,
     undone: bool,
-    /// Not in the log any more, so that a repetition is a new event.
+    /// No longer in the log, so that a repetition is a new event.
     trimmed: bool,
 }
 
@@ -116,7 +116,7 @@ impl Gate {
         })
     }
 
-    /// Why the token is refused; `Some(None)` when it is idle.
+    /// Why the token is rejected; `Some(None)` if it is idle.
     fn judge(&self, token: &Token, now: i64) -> Option<Option<Ended>> {
         let issuer = ISSUERS[token.issuer];
         let facts = TokenFacts {
@@ -150,7 +150,7 @@ impl Gate {
     }
 }
 
-/// Both clocks: they agree here.
+/// Both clocks, which agree here.
 fn both(millis: i64) -> Now {
     Now::at_millis(millis)
 }
@@ -169,7 +169,7 @@ enum Step {
         client: usize,
         version: Option<u64>,
     },
-    /// Of the newest token but so many: judged, and forwarded after `late` more milliseconds, or not at all.
+    /// A request with one of the newest tokens: judged, and forwarded after `late` more milliseconds, or not at all.
     Request {
         token: usize,
         late: Option<i64>,
@@ -216,7 +216,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Mostly within the idle timeout, often at its very end, sometimes beyond a token's life.
+/// Mostly within the idle timeout, often at its very end, sometimes beyond a token's lifetime.
 fn wait() -> impl Strategy<Value = i64> {
     prop_oneof![6 => 0..20_000_i64, 1 => 0..61_000_i64, 1 => Just(IDLE), 1 => Just(IDLE + 1), 1 => 0..400_000_i64]
 }
@@ -250,7 +250,7 @@ impl World {
         self.gate.as_ref().unwrap()
     }
 
-    /// What the gate says must be what the specification says: whether the token is in force.
+    /// Asserts that the gate and the specification agree on whether the token is in force.
     fn judge(&mut self, index: usize) -> bool {
         let (now, token) = (self.now, &self.tokens[index]);
         if now > token.issued_at + LIFETIME + LEEWAY {
@@ -399,7 +399,7 @@ fn issuer(name: &str) -> EventIssuer {
     }
 }
 
-/// An `issuer-revoked` names nobody, so it is the same whomever the step chose.
+/// An `issuer-revoked` names nobody, so it is the same whatever subject the step chose.
 fn same(one: &Happened, other: &Happened) -> bool {
     let nobody = one.kind == EventKind::IssuerRevoked;
     let other = Happened { whose: if nobody { one.whose } else { other.whose }, ..other.clone() };

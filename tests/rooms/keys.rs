@@ -1,7 +1,8 @@
-//! The key store against a real issuer on a loopback socket: one that counts, rotates, fails, hangs and lies.
+//! The key store against a real issuer on a loopback socket: one that counts requests, rotates, fails,
+//! hangs and misbehaves.
 //!
-//! A paused clock jumps to the next timer whenever the runtime only waits for a socket, so tests with an issuer run on the
-//! real clock with short intervals; those with a file run on the paused one.
+//! A paused clock jumps to the next timer whenever the runtime only waits for a socket, so tests with an issuer
+//! use the real clock with short intervals; those with a file use the paused one.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail as the test does")]
 
@@ -39,20 +40,20 @@ use tokio_rustls::TlsAcceptor;
 
 const MIB: usize = 1024 * 1024;
 
-/// What the issuer answers when its keys are asked for.
+/// How the issuer responds to a request for its keys.
 #[derive(Clone)]
 enum Answer {
     Document(String),
     Status(StatusCode),
     Redirect,
     Compressed,
-    /// So many bytes, with a `Content-Length` or chunked.
+    /// This many bytes, with a `Content-Length` or chunked.
     Huge(usize, bool),
-    /// Nothing, until another answer is set.
+    /// No response until another one is set.
     Hang,
 }
 
-/// An issuer on a loopback socket. Keys are at `/jwks`; other paths answer what `metadata` says.
+/// An issuer on a loopback socket. Keys are at `/jwks`; other paths return `metadata`.
 struct Issuer {
     address: SocketAddr,
     answer: watch::Sender<Answer>,
@@ -160,7 +161,7 @@ fn signer(kid: &str) -> Signer {
     Signer::new("ES256", kid)
 }
 
-/// Whether `store` proves a fresh signature of this key under `kid`.
+/// Whether `store` verifies a new signature of this key under `kid`.
 fn proves(store: &KeyStore, signer: &Signer, kid: &str) -> bool {
     let signature = signer.sign_as("ES256", b"message");
     let set = store.current();
@@ -230,7 +231,7 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     testkit::eventually_async(what, || condition().then_some(())).await;
 }
 
-/// Runs `work` on threads of their own, each with its own runtime, as the workers of the gate do.
+/// Runs `work` on separate threads, each with its own runtime, like the workers of the gate.
 fn on_workers<F: Future<Output = ()>>(
     work: impl Fn(usize) -> F + Send + Sync + Copy + 'static,
 ) -> JoinHandle<()> {
@@ -246,7 +247,7 @@ fn on_workers<F: Future<Output = ()>>(
     })
 }
 
-/// A `'static` share for the threads of a test.
+/// Leaks a value, to share it with the threads of a test.
 fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
@@ -577,7 +578,7 @@ async fn a_changed_file_is_noticed_and_a_broken_one_is_not_believed() {
     assert_eq!(running.refreshes("error"), failed + 3, "counted once per change");
 }
 
-/// As careful operators do it: written beside, then renamed over.
+/// Writes a file as careful operators do: a new file, renamed over the old one.
 fn write_aside(path: &Path, document: &str) {
     let beside = path.with_extension("new");
     std::fs::write(&beside, document).unwrap();

@@ -1,5 +1,5 @@
-//! One room of the library each, in this process: exact bytes, against real peers or none. What a whole gate does as a
-//! process is in `tests/blackbox`.
+//! Tests of one room of the library each, in this process: exact bytes, with real peers or none.
+//! `tests/blackbox` tests a whole gate as a process.
 
 mod admin_api;
 mod config;

@@ -1,5 +1,5 @@
-//! The operator's side over real sockets: who may call the admin listener, what errors look like, what readiness says,
-//! and that slow or idle clients hold nobody up.
+//! The operator's side over real sockets: who may call the admin listener, what errors look like, what
+//! readiness reports, and that slow or idle clients block nobody.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a broken promise fails the test")]
 
 use std::net::SocketAddr;
@@ -63,7 +63,7 @@ impl Problem for Answer {
     }
 }
 
-/// A listener under test; ends with the value.
+/// A listener under test; it stops when dropped.
 struct Running {
     address: SocketAddr,
     metrics: Metrics,
@@ -139,7 +139,7 @@ async fn nothing_in_force(metrics: &Metrics) -> Ledger {
     }
 }
 
-/// A control whose reloads are answered with `outcome`.
+/// A control whose reloads have this outcome.
 fn control(outcome: Result<(), Vec<String>>) -> Control {
     let (commands, mut received) = mpsc::channel(4);
     tokio::spawn(async move {
@@ -152,7 +152,7 @@ fn control(outcome: Result<(), Vec<String>>) -> Control {
     Control { commands, effective, enforcer, authority: None, refusals: Refusals::default() }
 }
 
-/// One issuer with a secret and a route `/deals` for those who may read.
+/// One issuer with a secret, and a route `/deals` that requires a read scope.
 fn enforcer(in_force: decide::InForce) -> Arc<ArcSwap<Enforcer>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gate.toml");
@@ -185,7 +185,7 @@ upstream = "api"
 scopes = ["read:deals"]
 "#;
 
-/// A token of that issuer, good for an hour.
+/// A token of that issuer, valid for an hour.
 fn token(subject: &str, scope: &str) -> String {
     let now = Timestamp::now().as_secs();
     let claims = json!({"iss": "https://idp.example.com/", "aud": "api", "sub": subject, "scope": scope, "iat": now, "exp": now + 3600, "jti": "j"});
@@ -541,7 +541,7 @@ async fn telemetry_is_three_pages_to_read() {
     }
 }
 
-/// Reads until the other side closes, however it does that.
+/// Reads until the other side closes the connection, in whatever way.
 async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) {
     let read = async {
         let mut buffer = [0; 1024];

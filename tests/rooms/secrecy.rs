@@ -1,5 +1,5 @@
-//! At the finest level the HTTP libraries tell about every frame, and may tell more in another version. The log does
-//! not pass any of it on, and holds no token, whatever its level.
+//! At the finest log level, the HTTP libraries log every frame, and other versions may log more. The gate's log
+//! passes none of it on, and contains no token at any level.
 #![allow(clippy::unwrap_used, reason = "a broken promise fails the test")]
 
 use std::convert::Infallible;
@@ -43,7 +43,7 @@ impl Write for Printed {
     }
 }
 
-/// Prints every event of everybody.
+/// Prints every event of every crate.
 struct Everything(Printed);
 
 impl<S: Subscriber> Layer<S> for Everything {
@@ -64,7 +64,7 @@ async fn answer(_request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, I
     Ok(Response::new(Empty::new()))
 }
 
-/// A request with a token over HTTP/2, both sides in this task.
+/// Sends a request with a token over HTTP/2; both sides are in this task.
 async fn exchange() {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());

@@ -1,4 +1,4 @@
-//! The embedded store as files and processes: restarts, files that are not what they should be, a full disk, `kill -9`.
+//! The embedded store as files and processes: restarts, damaged or foreign files, a full disk, `kill -9`.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail where they stand")]
 
@@ -22,7 +22,7 @@ fn issuers() -> [EventIssuer; 1] {
     [EventIssuer { issuer: "https://a/".into(), leeway: Duration::from_secs(30), max_lifetime: HOUR }]
 }
 
-/// A moment on clocks that agree.
+/// A moment at which both clocks agree.
 fn at(wall: Timestamp) -> Now {
     Now::at_millis(wall.as_millis())
 }
@@ -266,7 +266,7 @@ fn subject(i: usize) -> String {
     format!("subject {i} {}", "x".repeat(1_000))
 }
 
-/// This test program again, as a gate that publishes one event after the other until it cannot.
+/// Runs this test program again as a gate that publishes events until it cannot.
 fn publisher(path: &Path, through: &[&str]) -> Child {
     Command::new(through[0])
         .args(&through[1..])
@@ -278,7 +278,7 @@ fn publisher(path: &Path, through: &[&str]) -> Child {
         .unwrap()
 }
 
-/// What [`publisher`] runs; without its variable there is nothing to do.
+/// The process started by [`publisher`]; without its variable it does nothing.
 #[tokio::test]
 async fn publisher_process_runs() {
     let Some(path) = std::env::var_os("PORTCULLIS_TEST_STORE") else { return };

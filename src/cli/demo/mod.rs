@@ -209,7 +209,7 @@ impl Stage {
             return Tour { visitor: &visitor, addresses, admin_secret, password, configuration, out }.play();
         }
         if self.provider.is_none() {
-            self.settle_in(&visitor)?;
+            self.create_user(&visitor)?;
         }
         // A closed standard output is not an error.
         drop(out.write_all(self.text()?.as_bytes()).and_then(|()| out.flush()));
@@ -230,7 +230,7 @@ impl Stage {
     }
 
     /// Creates the user and its application, and requests a token for it.
-    fn settle_in(&self, visitor: &DemoVisitor) -> io::Result<()> {
+    fn create_user(&self, visitor: &DemoVisitor) -> io::Result<()> {
         let user = json!({ "id": "ada", "name": "Ada", "roles": ["case-reader", "case-writer"] });
         visitor.administer(Method::POST, "/v1/users", &user)?;
         let password = json!({ "password": self.password });

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::super::form::Fields;
 use super::super::layout::{self, FormField, hidden};
 use super::super::revocations;
-use super::super::search::{Searched, bar, choice, digits, issuers, nothing, sought};
+use super::super::search::{Searched, bar, choice, digits, issuers, nothing, search_field};
 use super::super::show::{count, moment};
 use super::super::visitor::Visitor;
 use crate::events::log::EventPage;
@@ -62,8 +62,8 @@ pub(super) fn list(
     let fields = html! {
         (choice("Type", "type", &types, &searched.r#type))
         (issuers(known, Some("Any"), &searched.issuer))
-        (sought("Subject", "subject", &searched.subject))
-        (sought("Client", "client", &searched.client))
+        (search_field("Subject", "subject", &searched.subject))
+        (search_field("Client", "client", &searched.client))
     };
     layout::page(
         visitor,
@@ -90,7 +90,7 @@ fn table(items: &[StoredEvent], now: Timestamp) -> Markup {
     html! {
         table {
             thead { tr {
-                th scope="col" { "Event" } th scope="col" { "Whom" } th scope="col" { "When" }
+                th scope="col" { "Event" } th scope="col" { "Affects" } th scope="col" { "When" }
                 th scope="col" { "Source" } th scope="col" { "Received" } th scope="col" { "Undo" }
             } }
             tbody { @for stored in items { tr {
@@ -98,7 +98,7 @@ fn table(items: &[StoredEvent], now: Timestamp) -> Markup {
                     (stored.event.kind.as_str()) br; span.soft { "#" (stored.sequence) }
                     @if let Some(version) = stored.event.role_version { br; span.soft { "role version " (version) } }
                 }
-                td data-name="Whom" { (whom(&stored.event)) }
+                td data-name="Affects" { (whom(&stored.event)) }
                 td data-name="When" { (moment(stored.event.at, now)) }
                 td data-name="Source" { (stored.source.as_str()) }
                 td data-name="Received" { (moment(stored.received_at, now)) }
@@ -154,7 +154,7 @@ pub(super) fn confirm(visitor: &Visitor, event: &Event, in_use: usize, fields: &
         html! {
             div.card { dl {
                 dt { "Event type" } dd { (words) " (" (event.kind.as_str()) ")" }
-                dt { "Whom" } dd { (whom(event)) }
+                dt { "Affects" } dd { (whom(event)) }
                 @if let Some(version) = event.role_version { dt { "Role version" } dd { (version) } }
             } }
             div.notice.bad {

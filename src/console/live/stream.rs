@@ -36,7 +36,7 @@ pub(super) fn state(html: &str) -> Bytes {
 /// Streams the page to a visitor until the visitor is no longer allowed to see it, or the gate drains.
 pub(super) async fn watch(State(console): State<Console>, headers: HeaderMap) -> Response {
     let cookie = console.cookie(&headers).unwrap_or_default();
-    if !console.lets_in(&cookie, Permission::Config) {
+    if !console.may_see(&cookie, Permission::Config) {
         // An event instead of an error status, because it makes the page show the reason.
         return events(Body::from_stream(iter([Ok::<_, Infallible>(END)])));
     }
@@ -101,7 +101,7 @@ impl Watcher {
                 () = self.shutdown.reached(Phase::Draining) => return None,
             }
             // Whatever would reject the visitor's next request ends this one, too.
-            if !self.console.lets_in(&self.cookie, Permission::Config) {
+            if !self.console.may_see(&self.cookie, Permission::Config) {
                 return None;
             }
             let event = self.newest.borrow_and_update().clone();

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::super::events::whom;
 use super::super::layout::{self, hidden};
-use super::super::search::{Searched, bar, issuers, nothing, sought};
+use super::super::search::{Searched, bar, issuers, nothing, search_field};
 use super::super::show::moment;
 use super::super::visitor::Visitor;
 use super::undo_path;
@@ -25,9 +25,9 @@ pub(super) fn list(
     let now = Timestamp::now();
     let fields = html! {
         (issuers(known, Some("Any"), &searched.issuer))
-        (sought("Subject", "subject", &searched.subject))
-        (sought("Client", "client", &searched.client))
-        (sought("Token (jti)", "jti", &searched.jti))
+        (search_field("Subject", "subject", &searched.subject))
+        (search_field("Client", "client", &searched.client))
+        (search_field("Token (jti)", "jti", &searched.jti))
     };
     layout::page(
         visitor,
@@ -44,12 +44,12 @@ pub(super) fn list(
                 } @else {
                     table {
                         thead { tr {
-                            th scope="col" { "Revocation" } th scope="col" { "Whom" } th scope="col" { "When" }
+                            th scope="col" { "Revocation" } th scope="col" { "Affects" } th scope="col" { "When" }
                             th scope="col" { "In effect until" } th scope="col" { "Source" } th scope="col" { "Undo" }
                         } }
                         tbody { @for stored in &part.items { tr {
                             th scope="row" { (stored.event.kind.as_str()) br; span.soft { "#" (stored.sequence) } }
-                            td data-name="Whom" { (whom(&stored.event)) }
+                            td data-name="Affects" { (whom(&stored.event)) }
                             td data-name="When" { (moment(stored.event.at, now)) }
                             td data-name="In effect until" { (moment(stored.event.expires_at, now)) }
                             td data-name="Source" { (stored.source.as_str()) }
@@ -72,7 +72,7 @@ pub(super) fn confirm(visitor: &Visitor, stored: &StoredEvent) -> Markup {
         html! {
             div.card { dl {
                 dt { "Revocation" } dd { (stored.event.kind.as_str()) " #" (stored.sequence) }
-                dt { "Whom" } dd { (whom(&stored.event)) }
+                dt { "Affects" } dd { (whom(&stored.event)) }
                 dt { "When" } dd { (moment(stored.event.at, now)) }
                 dt { "Source" } dd { (stored.source.as_str()) }
             } }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use maud::{Markup, html};
 
 use super::super::layout::{self, hidden};
-use super::super::search::{Searched, bar, digits, issuers, meant, nothing, sought};
+use super::super::search::{Searched, bar, digits, issuers, non_empty, nothing, search_field};
 use super::super::show::{ago, count, moment};
 use super::super::visitor::Visitor;
 use crate::state::record::SessionRow;
@@ -26,8 +26,8 @@ pub(super) fn list(
 ) -> Markup {
     let fields = html! {
         (issuers(known, Some("Any"), &searched.issuer))
-        (sought("Subject", "subject", &searched.subject))
-        (sought("Client", "client", &searched.client))
+        (search_field("Subject", "subject", &searched.subject))
+        (search_field("Client", "client", &searched.client))
     };
     layout::page(
         visitor,
@@ -41,7 +41,7 @@ pub(super) fn list(
                     @if searched.is_narrowed() { (nothing("No such token is in use.", "Change the search, or show all.")) }
                     @else { (nothing("No token is in use.", "A token is listed after the first request with it is forwarded.")) }
                 } @else {
-                    @if let Some(subject) = meant(&searched.subject) {
+                    @if let Some(subject) = non_empty(&searched.subject) {
                         p { a.button.danger href={ (HOME) "/end?" (layout::query(&[("subject", &subject), ("issuer", &searched.issuer)])) } { "End all of this subject…" } }
                     }
                     (table(rows, Timestamp::now()))

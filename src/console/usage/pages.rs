@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::layout;
-use super::super::search::{bar, meant, nothing, sought};
+use super::super::search::{bar, non_empty, nothing, search_field};
 use super::super::show::ago;
 use super::super::visitor::Visitor;
 use super::{RouteUse, UsageSearch};
@@ -27,7 +27,7 @@ pub(super) fn list(
     bound: Option<usize>,
 ) -> Markup {
     let client = &*searched.client;
-    let is_narrowed = meant(client).is_some();
+    let is_narrowed = non_empty(client).is_some();
     layout::page(
         visitor,
         HOME,
@@ -37,7 +37,7 @@ pub(super) fn list(
                 p { "Which application calls which route: forwarded requests by response status." }
                 @if !rows.is_empty() { a.button.quiet.push href=(link("/console/usage.csv", client, &[])) { "Download as CSV" } }
             }
-            (bar(HOME, sought("Client", "client", client), is_narrowed, None))
+            (bar(HOME, search_field("Client", "client", client), is_narrowed, None))
             @if let Some(bound) = bound {
                 div.notice.warn { p { (bound) " clients have rows of their own. Requests of all other clients are counted together as the client “other”." } }
             }

@@ -97,7 +97,7 @@ impl DirectoryCopy {
                 return Ok(());
             };
             if news.is_whole && news.revision.number < state.revision.number {
-                self.put_back(state, news).await?;
+                self.restore_store(state, news).await?;
                 continue;
             }
             let DirectoryNews { revision, is_whole, entries } = news;
@@ -111,7 +111,7 @@ impl DirectoryCopy {
     }
 
     /// Restores the shared store from the copy after the store was emptied or replaced by an older one.
-    async fn put_back(&self, state: &mut CopyState, news: DirectoryNews) -> Result<(), ScimError> {
+    async fn restore_store(&self, state: &mut CopyState, news: DirectoryNews) -> Result<(), ScimError> {
         let change = self.read().all();
         let mut entries = entries(&change)?;
         let known: std::collections::HashSet<Box<str>> =

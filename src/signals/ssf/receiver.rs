@@ -84,7 +84,7 @@ impl Receiver {
         let name = &transmitter.settings().name;
         let Accepted { events, passed_over, notices, answer } =
             received.map_err(|error| self.undelivered(error, name))?;
-        heed(transmitter, &notices, now).await.map_err(|error| self.undelivered(error, name))?;
+        process_notices(transmitter, &notices, now).await.map_err(|error| self.undelivered(error, name))?;
         let passed_over = passed_over.into_iter().map(super::PassedOver::as_str).collect();
         let signal = Signal { source: EventSource::Ssf, sender: name.clone(), events, passed_over };
         self.log.publish(signal, now).await.map_err(Undelivered::Store)?;
@@ -110,7 +110,11 @@ impl Receiver {
 }
 
 /// Processes what the transmitter says about its stream.
-async fn heed(transmitter: &Transmitter, notices: &[StreamNotice], now: Now) -> Result<(), Unaccepted> {
+async fn process_notices(
+    transmitter: &Transmitter,
+    notices: &[StreamNotice],
+    now: Now,
+) -> Result<(), Unaccepted> {
     let Some(watch) = transmitter.watch() else { return Ok(()) };
     for notice in notices {
         watch.notice(notice, now).await.map_err(|UnaskedState| SignalRefusal {
@@ -186,14 +190,14 @@ mod tests {
             (vec![of("b")], false),
             (vec![of("a"), of("b")], false),
         ] {
-            let heard = heed(&keeps, &notices, Now::at_millis(1)).await;
+            let heard = process_notices(&keeps, &notices, Now::at_millis(1)).await;
             let code = match heard {
                 Ok(()) => None,
                 Err(Unaccepted::Refused(refusal)) => Some(refusal.code),
                 Err(other) => panic!("{other:?}"),
             };
             assert_eq!(code, (!accepted).then_some(Code::InvalidState), "{notices:?}");
-            assert_eq!(heed(&by_hand, &notices, Now::at_millis(1)).await, Ok(()), "{notices:?}");
+            assert_eq!(process_notices(&by_hand, &notices, Now::at_millis(1)).await, Ok(()), "{notices:?}");
         }
     }
 }

@@ -15,7 +15,7 @@ use super::log::{Beat, EntryPosition, Notice, PAGE, entries};
 use super::phase::Outcome;
 use super::supervise::random_id;
 use super::transfer::UNFINISHED;
-use super::{Fleet, PATIENCE, lock};
+use super::{Fleet, RESPONSE_TIMEOUT, lock};
 use crate::time::{Monotonic, Timestamp};
 
 /// How far apart the clocks of servers, issuers and gates may be.
@@ -24,12 +24,12 @@ const CLOCKS: Duration = Duration::from_secs(60);
 impl Fleet {
     /// Makes sure that the log exists and has this version.
     async fn begin(&self) -> Result<Beat, RedisFault> {
-        let mut beat = self.beat(PATIENCE).await?;
+        let mut beat = self.beat(RESPONSE_TIMEOUT).await?;
         if beat.id.is_empty() {
             // Created with the present time, even if this gate knows an earlier log: its entries must be
             // published again first.
-            self.found(&random_id()).await?;
-            beat = self.beat(PATIENCE).await?;
+            self.create_log(&random_id()).await?;
+            beat = self.beat(RESPONSE_TIMEOUT).await?;
         }
         self.require_version(&beat)?;
         Ok(beat)
@@ -99,7 +99,7 @@ impl Fleet {
             let page = self.read(&lane, last).await?;
             let complete = page.len() < PAGE;
             gaps.extend(gaps_in(last, &page, &beat.ledger));
-            self.take_in(page).await?;
+            self.put_in_force(page).await?;
             if complete {
                 break;
             }
@@ -113,7 +113,7 @@ impl Fleet {
             return Ok(gaps);
         }
         // Entries may have been trimmed or published again since the heartbeat was read.
-        let now = self.beat(PATIENCE).await?;
+        let now = self.beat(RESPONSE_TIMEOUT).await?;
         if now.id != beat.id {
             return Err(RedisFault::Moved("the event log was replaced while it was being read".to_owned()));
         }
@@ -158,7 +158,7 @@ impl Fleet {
     pub(super) async fn read(&self, lane: &RedisConnection, after: u64) -> Result<Vec<LogEntry>, RedisFault> {
         let mut range = cmd("XRANGE");
         range.arg(&self.keys.events).arg(format!("({}", id(after))).arg("+").arg("COUNT").arg(PAGE);
-        let values: Vec<Value> = lane.ask(&range, 4 * PATIENCE).await?;
+        let values: Vec<Value> = lane.ask(&range, 4 * RESPONSE_TIMEOUT).await?;
         entries(&values)
     }
 
@@ -169,7 +169,7 @@ impl Fleet {
         loop {
             let mut range = cmd("XREVRANGE");
             range.arg(&self.keys.events).arg(&before).arg("-").arg("COUNT").arg(STEP);
-            let values: Vec<Value> = self.log_lane()?.ask(&range, PATIENCE).await?;
+            let values: Vec<Value> = self.log_lane()?.ask(&range, RESPONSE_TIMEOUT).await?;
             let page = entries(&values)?;
             for entry in &page {
                 if self.holds(entry.sequence).await? {

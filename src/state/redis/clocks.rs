@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::yield_now;
 
 use super::fault::RedisFault;
-use super::{Fleet, PATIENCE};
+use super::{Fleet, RESPONSE_TIMEOUT};
 use crate::identity::TokenKey;
 use crate::state::StoreError;
 use crate::state::record::SessionRow;
@@ -16,7 +16,7 @@ const BATCH: usize = 500;
 /// How many calls run concurrently.
 pub(super) const WINDOW: usize = 8;
 /// How long a request waits for the read of a last use.
-const LOOKING: Duration = Duration::from_millis(500);
+const READ_TIMEOUT: Duration = Duration::from_millis(500);
 /// How much longer than the longest idle timeout a last use is kept: for late writes, and because clock offsets
 /// are measured, not exact.
 const MARGIN: Duration = Duration::from_secs(60);
@@ -79,7 +79,8 @@ impl Fleet {
         for (_, at) in batch {
             call.arg(at.as_millis());
         }
-        let over: Vec<usize> = lane.ask(&call, PATIENCE).await.inspect_err(|fault| self.noticed(fault))?;
+        let over: Vec<usize> =
+            lane.ask(&call, RESPONSE_TIMEOUT).await.inspect_err(|fault| self.report(fault))?;
         self.metrics.state_saved.inc_by(batch.len() as u64);
         Ok(over.into_iter().filter_map(|place| Some(batch.get(place.checked_sub(1)?)?.0)).collect())
     }
@@ -96,7 +97,7 @@ impl Fleet {
         match self.try_last_use(token, known, idle).await {
             Ok(told) => told,
             Err(fault) => {
-                self.noticed(&fault);
+                self.report(&fault);
                 self.metrics.state_errors.with_label_values(&[StoreError::from(fault).kind()]).inc();
                 Told::Unknown
             }
@@ -122,8 +123,10 @@ impl Fleet {
     /// Fails while last uses are incomplete: after a database was emptied or its clock stepped, until the
     /// replicas have written theirs again.
     pub(super) async fn require_settled(&self) -> Result<(), RedisFault> {
-        if self.beat(LOOKING).await?.id != self.position().id || self.is_settling() {
-            return Err(RedisFault::Unreachable("resumed writing last uses".to_owned()));
+        if self.beat(READ_TIMEOUT).await?.id != self.position().id || self.is_settling() {
+            return Err(RedisFault::Unreachable(
+                "last uses are incomplete until all gates have written theirs again".to_owned(),
+            ));
         }
         Ok(())
     }
@@ -141,7 +144,7 @@ impl Fleet {
         call.arg(key).arg(known.as_millis()).arg(millis(idle));
         // A mark outlives the token: whatever the timeout becomes, an idle token stays idle.
         call.arg(self.kept_millis()).arg(u8::from(mark));
-        lane.ask(&call, LOOKING).await
+        lane.ask(&call, READ_TIMEOUT).await
     }
 }
 

@@ -15,7 +15,7 @@ use super::fault::RedisFault;
 use super::log::{Beat, Notice};
 use super::phase::Outcome;
 use super::supervise::jittered;
-use super::{Fleet, PATIENCE, lock, setup};
+use super::{Fleet, RESPONSE_TIMEOUT, lock, setup};
 use crate::time::{Monotonic, Now, Timestamp};
 
 /// How much a server's clock may drift between two heartbeats, and how much the clock of its successor may differ.
@@ -44,7 +44,7 @@ impl Fleet {
                 Err(fault) => return Err(fault),
             };
             silent_since = Instant::now();
-            if let Some(why) = beat.breaks(&known) {
+            if let Some(why) = beat.mismatch(&known) {
                 warn!(why, "the shared event log has changed unexpectedly; rereading it");
                 return Ok(Outcome::Broken);
             }
@@ -68,7 +68,7 @@ impl Fleet {
             }
             if self.is_left_behind(&beat) {
                 self.distrust_replicas();
-                return Err(RedisFault::Unreachable("reading of events lags behind".to_owned()));
+                return Err(RedisFault::Unreachable("reading events lags behind".to_owned()));
             }
         }
     }
@@ -96,14 +96,14 @@ impl Fleet {
         match self.last_write(beat, asked_at, every).await {
             Ok(at) => {
                 self.confirmed_at(beat, at);
-                if self.say(None) {
+                if self.set_condition(None) {
                     info!(held = self.position().last > 0, "connected to the shared store");
                 }
                 Ok(())
             }
             Err(fault @ RedisFault::Unwritable(_)) => {
                 let what = fault.to_string();
-                if self.say(Some(what.clone())) {
+                if self.set_condition(Some(what.clone())) {
                     warn!(what, "the shared store rejects writes, so the state cannot be confirmed as fresh");
                 }
                 Ok(())
@@ -128,18 +128,19 @@ impl Fleet {
         let lane = self.log_lane()?;
         let mut stamp = cmd("SET");
         stamp.arg(&self.keys.stamp).arg(beat.clock.as_millis());
-        match lane.ask::<String>(&stamp, PATIENCE).await {
+        match lane.ask::<String>(&stamp, RESPONSE_TIMEOUT).await {
             // A server at maxmemory rejects only commands that need memory; this one does not, so it still
             // proves that writes are accepted.
             Err(RedisFault::Full) => {
                 let mut touch = cmd("GETEX");
-                lane.ask::<Option<String>>(touch.arg(&self.keys.stamp).arg("PERSIST"), PATIENCE).await?;
+                lane.ask::<Option<String>>(touch.arg(&self.keys.stamp).arg("PERSIST"), RESPONSE_TIMEOUT)
+                    .await?;
             }
             other => drop(other?),
         }
         let mut tick = self.scripts.tick.call(2);
         tick.arg(&self.keys.origin).arg(&self.keys.events).arg(&beat.id).arg(self.kept_millis());
-        match lane.ask::<i64>(&tick, PATIENCE).await {
+        match lane.ask::<i64>(&tick, RESPONSE_TIMEOUT).await {
             Ok(_) | Err(RedisFault::Full) => Ok(asked_at),
             Err(fault) => Err(fault),
         }
@@ -149,7 +150,7 @@ impl Fleet {
     /// clock stepped, last uses in the store may have expired, and tokens may only seem idle: all replicas
     /// write their last uses again, and no token is marked permanently idle for a while.
     pub(super) fn measure(&self, beat: &Beat, round_trip: Duration) {
-        if round_trip >= PATIENCE / 4 {
+        if round_trip >= RESPONSE_TIMEOUT / 4 {
             return;
         }
         let (theirs, now) = (beat.clock.plus(round_trip / 2).as_millis(), Now::read());

@@ -24,7 +24,7 @@ use super::fault::RedisFault;
 use crate::tls;
 
 /// How long opening a connection may take, including the handshakes.
-const OPENING: Duration = Duration::from_millis(1_500);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A multiplexed connection, shared by its users. It closes when the last of them drops it.
 #[derive(Clone)]
@@ -176,12 +176,12 @@ impl Connector {
         where_is.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
         let open = self.open(host, &Credentials::default()).await;
         let answer = match &open {
-            Ok(sentinel) => sentinel.ask::<Option<(String, u16)>>(&where_is, OPENING).await,
+            Ok(sentinel) => sentinel.ask::<Option<(String, u16)>>(&where_is, CONNECT_TIMEOUT).await,
             Err(fault) => Err(fault.clone()),
         };
         let answer = match answer {
             Err(RedisFault::Refused(_)) => {
-                self.open(host, &self.endpoint.credentials).await?.ask(&where_is, OPENING).await
+                self.open(host, &self.endpoint.credentials).await?.ask(&where_is, CONNECT_TIMEOUT).await
             }
             answer => answer,
         };
@@ -199,7 +199,7 @@ impl Connector {
     async fn ask_node(&self, host: &Host) -> Result<Vec<(u16, u16, Host)>, RedisFault> {
         let node = self.open(host, &self.endpoint.credentials).await?;
         let mut slots = cmd("CLUSTER");
-        let slots: Vec<Value> = node.ask(slots.arg("SLOTS"), OPENING).await?;
+        let slots: Vec<Value> = node.ask(slots.arg("SLOTS"), CONNECT_TIMEOUT).await?;
         let ranges: Vec<_> = slots.iter().filter_map(|range| slot_range(range, host)).collect();
         if ranges.is_empty() {
             return Err(RedisFault::Unreachable(format!(
@@ -225,7 +225,7 @@ impl Connector {
                 }
             }
         };
-        match timeout(OPENING, opening).await {
+        match timeout(CONNECT_TIMEOUT, opening).await {
             Ok(Err(RedisFault::Unreachable(why))) => Err(RedisFault::Unreachable(format!("{host}: {why}"))),
             Ok(opened) => opened,
             Err(_elapsed) => Err(RedisFault::silent(host)),
@@ -248,7 +248,7 @@ impl Connector {
         let (inner, driver) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
         let connection = RedisConnection { inner, _driver: Arc::new(Driver(tokio::spawn(driver))) };
         // A hung server still accepts connections, so check that it responds.
-        connection.ask::<String>(&cmd("PING"), OPENING).await?;
+        connection.ask::<String>(&cmd("PING"), CONNECT_TIMEOUT).await?;
         Ok(connection)
     }
 }

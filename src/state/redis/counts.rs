@@ -3,7 +3,7 @@
 use redis::cmd;
 
 use super::fault::RedisFault;
-use super::{Fleet, PATIENCE};
+use super::{Fleet, RESPONSE_TIMEOUT};
 use crate::state::StoreError;
 use crate::state::record::UsageRow;
 use crate::time::Timestamp;
@@ -19,7 +19,7 @@ impl Fleet {
             call.arg(field(row)).arg(row.count).arg(row.last_used_at.as_millis());
         }
         let lane = self.lane(self.keys.usage.as_bytes())?;
-        lane.ask::<i64>(&call, PATIENCE).await.inspect_err(|fault| self.noticed(fault))?;
+        lane.ask::<i64>(&call, RESPONSE_TIMEOUT).await.inspect_err(|fault| self.report(fault))?;
         Ok(())
     }
 
@@ -31,9 +31,9 @@ impl Fleet {
             all.arg(key);
             all
         };
-        let counts: Vec<(String, u64)> = lane.ask(&all(&self.keys.usage), PATIENCE).await?;
+        let counts: Vec<(String, u64)> = lane.ask(&all(&self.keys.usage), RESPONSE_TIMEOUT).await?;
         let last: std::collections::HashMap<String, i64> =
-            lane.ask(&all(&self.keys.usage_last), PATIENCE).await?;
+            lane.ask(&all(&self.keys.usage_last), RESPONSE_TIMEOUT).await?;
         let rows = counts.iter().filter_map(|(field, count)| {
             let (client, route, status) = serde_json::from_str::<(Box<str>, Box<str>, u16)>(field).ok()?;
             let last_used_at = Timestamp::from_millis(last.get(field).copied().unwrap_or(0));
@@ -56,7 +56,7 @@ impl Fleet {
         let key = self.keys.key_set(of);
         let mut call = self.scripts.keep.call(1);
         call.arg(&key).arg(body).arg(fetched_at.as_millis());
-        self.lane(key.as_bytes())?.ask::<i64>(&call, PATIENCE).await?;
+        self.lane(key.as_bytes())?.ask::<i64>(&call, RESPONSE_TIMEOUT).await?;
         Ok(())
     }
 
@@ -69,7 +69,7 @@ impl Fleet {
         let mut get = cmd("HMGET");
         get.arg(&key).arg("body").arg("at");
         let answer: Result<(Option<Vec<u8>>, Option<i64>), RedisFault> =
-            self.lane(key.as_bytes())?.ask(&get, PATIENCE).await;
+            self.lane(key.as_bytes())?.ask(&get, RESPONSE_TIMEOUT).await;
         let (body, at) = answer?;
         Ok(body.zip(at.map(Timestamp::from_millis)))
     }

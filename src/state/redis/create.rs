@@ -5,7 +5,7 @@ use super::fault::RedisFault;
 use super::keys::{RedisKeys, VERSION, slot};
 use super::scripts::Scripts;
 use super::supervise::random_id;
-use super::{PATIENCE, Settings, setup};
+use super::{RESPONSE_TIMEOUT, Settings, setup};
 use crate::state::OpenError;
 use crate::time::Timestamp;
 
@@ -27,12 +27,12 @@ async fn try_create(settings: &Settings, accept_existing_tokens: bool) -> Result
     let connector = connector.map_err(|error| RedisFault::Refused(error.to_string()))?;
     let lanes = connector.lanes().await?;
     let lane = lanes.to(if connector.is_cluster() { slot(keys.origin.as_bytes()) } else { 0 })?;
-    setup::check(lane, PATIENCE).await?;
-    lane.ask::<String>(&scripts.found.load(), PATIENCE).await?;
+    setup::check(lane, RESPONSE_TIMEOUT).await?;
+    lane.ask::<String>(&scripts.found.load(), RESPONSE_TIMEOUT).await?;
     let mut call = scripts.found.call(2);
     call.arg(&keys.origin).arg(&keys.events).arg(VERSION).arg(random_id());
     if accept_existing_tokens {
         call.arg(Timestamp::EPOCH.as_millis());
     }
-    Ok(lane.ask::<i64>(&call, PATIENCE).await? == 1)
+    Ok(lane.ask::<i64>(&call, RESPONSE_TIMEOUT).await? == 1)
 }

@@ -7,7 +7,7 @@ use redis::{Cmd, cmd};
 
 use super::fault::RedisFault;
 use super::supervise::random_id;
-use super::{Fleet, PATIENCE};
+use super::{Fleet, RESPONSE_TIMEOUT};
 use crate::state::StoreError;
 use crate::state::directory::{DirectoryEntry, DirectoryNews, DirectoryRevision, PAGE};
 
@@ -42,7 +42,7 @@ impl Fleet {
         patience: Duration,
     ) -> Result<T, RedisFault> {
         let lane = self.lane(keys.state.as_bytes())?;
-        lane.ask(call, patience).await.inspect_err(|fault| self.noticed(fault))
+        lane.ask(call, patience).await.inspect_err(|fault| self.report(fault))
     }
 
     /// Returns what changed in a directory.
@@ -86,7 +86,7 @@ impl Fleet {
         let mut call = self.scripts.news.call(3);
         call.arg(&keys.state).arg(&keys.history).arg(&keys.entries);
         call.arg(known.number).arg(&*known.token).arg(PAGE);
-        self.ask_directory(keys, &call, PATIENCE).await
+        self.ask_directory(keys, &call, RESPONSE_TIMEOUT).await
     }
 
     async fn scan_directory(&self, keys: &DirectoryKeys) -> Result<Vec<DirectoryEntry>, RedisFault> {
@@ -95,7 +95,7 @@ impl Fleet {
             let mut scan = cmd("HSCAN");
             scan.arg(&keys.entries).arg(cursor).arg("COUNT").arg(PAGE);
             let (next, part): (u64, Vec<(String, String)>) =
-                self.ask_directory(keys, &scan, PATIENCE).await?;
+                self.ask_directory(keys, &scan, RESPONSE_TIMEOUT).await?;
             // HSCAN may return a document twice.
             found.extend(part);
             cursor = next;

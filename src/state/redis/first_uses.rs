@@ -7,13 +7,13 @@ use futures_util::future::try_join_all;
 use redis::cmd;
 
 use super::fault::RedisFault;
-use super::{Fleet, PATIENCE};
+use super::{Fleet, RESPONSE_TIMEOUT};
 use crate::identity::TokenKey;
 use crate::state::StoreError;
 use crate::time::Timestamp;
 
 /// How long a request waits for the read of a first use.
-const LOOKING: Duration = Duration::from_millis(500);
+const READ_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What all replicas together know of the first use of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Fleet {
         for (_, at) in batch {
             call.arg(at.as_millis());
         }
-        lane.ask::<i64>(&call, PATIENCE).await.inspect_err(|fault| self.noticed(fault)).map(drop)
+        lane.ask::<i64>(&call, RESPONSE_TIMEOUT).await.inspect_err(|fault| self.report(fault)).map(drop)
     }
 
     /// Returns the first use of a token on any replica.
@@ -57,7 +57,7 @@ impl Fleet {
             Ok(Some(at)) => FirstUse::At(Timestamp::from_millis(at)),
             Ok(None) => FirstUse::Ordinary,
             Err(fault) => {
-                self.noticed(&fault);
+                self.report(&fault);
                 self.metrics.state_errors.with_label_values(&[StoreError::from(fault).kind()]).inc();
                 FirstUse::Unknown
             }
@@ -67,7 +67,7 @@ impl Fleet {
     async fn try_first_use(&self, token: TokenKey) -> Result<Option<i64>, RedisFault> {
         let key = self.keys.first_use(token);
         let mut get = cmd("GET");
-        let found: Option<i64> = self.lane(&key)?.ask(get.arg(&key), LOOKING).await?;
+        let found: Option<i64> = self.lane(&key)?.ask(get.arg(&key), READ_TIMEOUT).await?;
         if found.is_none() {
             // An emptied database has no first uses until the replicas have written theirs again.
             self.require_settled().await?;

@@ -13,7 +13,7 @@ use super::follows::{Gap, LogOrigin};
 use super::keys::VERSION;
 use super::removed::Removed;
 use super::terms::KeptTerms;
-use super::{Fleet, PATIENCE};
+use super::{Fleet, RESPONSE_TIMEOUT};
 use crate::state::StoreError;
 use crate::state::mirror::{self, Adopted, Lost};
 use crate::state::record::{
@@ -86,7 +86,7 @@ pub(super) struct Beat {
 
 impl Beat {
     /// Why the log must be read again after it was read up to `known`; `None` if it need not.
-    pub(super) fn breaks(&self, known: &EntryPosition) -> Option<&'static str> {
+    pub(super) fn mismatch(&self, known: &EntryPosition) -> Option<&'static str> {
         if self.id != known.id {
             return Some("it was replaced by another one");
         }
@@ -168,7 +168,7 @@ impl Fleet {
             call.arg(encode(entry));
         }
         let places: Vec<String> =
-            self.log_lane()?.ask(&call, PATIENCE).await.inspect_err(|fault| self.noticed(fault))?;
+            self.log_lane()?.ask(&call, RESPONSE_TIMEOUT).await.inspect_err(|fault| self.report(fault))?;
         for (entry, place) in entries.iter_mut().zip(places) {
             entry.sequence = place
                 .parse()
@@ -215,15 +215,15 @@ impl Fleet {
     }
 
     /// Creates the log if it does not exist.
-    pub(super) async fn found(&self, id: &str) -> Result<(), RedisFault> {
-        self.found_as(id, VERSION).await
+    pub(super) async fn create_log(&self, id: &str) -> Result<(), RedisFault> {
+        self.create_log_as(id, VERSION).await
     }
 
-    /// Like [`Self::found`], with this version.
-    pub(super) async fn found_as(&self, id: &str, version: &str) -> Result<(), RedisFault> {
+    /// Like [`Self::create_log`], with this version.
+    pub(super) async fn create_log_as(&self, id: &str, version: &str) -> Result<(), RedisFault> {
         let mut call = self.scripts.found.call(2);
         call.arg(&self.keys.origin).arg(&self.keys.events).arg(version).arg(id);
-        self.log_lane()?.ask::<i64>(&call, PATIENCE).await?;
+        self.log_lane()?.ask::<i64>(&call, RESPONSE_TIMEOUT).await?;
         Ok(())
     }
 
@@ -231,7 +231,7 @@ impl Fleet {
     pub(super) async fn raise(&self, id: &str, created_at: Timestamp) -> Result<(), RedisFault> {
         let mut call = self.scripts.raise.call(1);
         call.arg(&self.keys.origin).arg(id).arg(created_at.as_millis());
-        self.log_lane()?.ask::<i64>(&call, PATIENCE).await?;
+        self.log_lane()?.ask::<i64>(&call, RESPONSE_TIMEOUT).await?;
         Ok(())
     }
 
@@ -245,11 +245,11 @@ impl Fleet {
         for gap in filled {
             call.arg(gap.to_string());
         }
-        Ok(self.log_lane()?.ask::<i64>(&call, PATIENCE).await? == 1)
+        Ok(self.log_lane()?.ask::<i64>(&call, RESPONSE_TIMEOUT).await? == 1)
     }
 
     /// Puts a page of entries in force here, in order.
-    pub(super) async fn take_in(&self, page: Vec<LogEntry>) -> Result<(), RedisFault> {
+    pub(super) async fn put_in_force(&self, page: Vec<LogEntry>) -> Result<(), RedisFault> {
         let Some(last) = page.last().map(|entry| entry.sequence) else { return Ok(()) };
         self.applying.send_replace(true);
         let applied = self.apply(page).await;
@@ -346,7 +346,7 @@ mod tests {
                 stamp: None,
                 idle: None,
             };
-            assert_eq!(beat.breaks(&known), why, "{id:?} {created_at} {last}");
+            assert_eq!(beat.mismatch(&known), why, "{id:?} {created_at} {last}");
         }
     }
 }

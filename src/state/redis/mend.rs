@@ -10,7 +10,7 @@ use super::fault::RedisFault;
 use super::follows::Gap;
 use super::phase::Outcome;
 use super::supervise::{FIRST_PAUSE, LONGEST_PAUSE, jittered, random_id};
-use super::{Fleet, PATIENCE, lock};
+use super::{Fleet, RESPONSE_TIMEOUT, lock};
 
 /// How many entries are republished at once.
 const AGAIN: usize = 500;
@@ -38,7 +38,7 @@ impl Fleet {
             sleep(jittered(FIRST_PAUSE)).await;
             let mut right = cmd("SET");
             right.arg(&self.keys.mender).arg(&me).arg("NX").arg("PX").arg(MENDING.as_millis() as u64);
-            let mine: Option<String> = self.log_lane()?.ask(&right, PATIENCE).await?;
+            let mine: Option<String> = self.log_lane()?.ask(&right, RESPONSE_TIMEOUT).await?;
             if mine.is_none() {
                 continue;
             }
@@ -46,7 +46,7 @@ impl Fleet {
             // The lock may have passed to another replica meanwhile; the script then leaves it alone.
             let mut release = self.scripts.release.call(1);
             release.arg(&self.keys.mender).arg(&me);
-            self.log_lane()?.ask::<i64>(&release, PATIENCE).await?;
+            self.log_lane()?.ask::<i64>(&release, RESPONSE_TIMEOUT).await?;
         }
         if !self.lower(&self.position(), filled).await? {
             warn!("another gate found that events are missing from the shared log; rereading it");
@@ -62,7 +62,7 @@ impl Fleet {
     async fn publish_again(&self) -> Result<usize, RedisFault> {
         let (began, mut published) = (Instant::now(), 0);
         // Everything that was published before the lock was taken must be read first.
-        let beat = self.beat(PATIENCE).await?;
+        let beat = self.beat(RESPONSE_TIMEOUT).await?;
         while self.position().last < beat.last {
             sleep(FIRST_PAUSE / 10).await;
         }

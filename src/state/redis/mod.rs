@@ -67,7 +67,7 @@ use super::writer::StoreWriter;
 use super::{OpenError, StoreError, schema};
 
 /// How long to wait for a response.
-const PATIENCE: Duration = Duration::from_secs(1);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many change notices may be queued.
 const CHANGES: usize = 4;
 
@@ -272,7 +272,7 @@ impl Fleet {
     }
 
     /// Records what is wrong; returns whether that is new.
-    fn say(&self, condition: Option<String>) -> bool {
+    fn set_condition(&self, condition: Option<String>) -> bool {
         self.condition.send_if_modified(|said| {
             let news = *said != condition;
             *said = condition;
@@ -318,7 +318,7 @@ impl Fleet {
     }
 
     /// Reports a failed call, so that the connections are checked.
-    fn noticed(&self, fault: &RedisFault) {
+    fn report(&self, fault: &RedisFault) {
         if matches!(fault, RedisFault::Moved(_) | RedisFault::Unreachable(_)) {
             self.trouble.notify_one();
         }
@@ -369,7 +369,7 @@ impl Fleet {
 
     /// Marks the last uses in the store as incomplete: all replicas write them again within two flushes.
     fn settle(&self, at_least: Duration) {
-        let flushes = lock(&self.terms).flush_interval * 2 + PATIENCE * 2;
+        let flushes = lock(&self.terms).flush_interval * 2 + RESPONSE_TIMEOUT * 2;
         let until = Monotonic::now().plus(flushes.max(at_least));
         self.settled_at.fetch_max(until.as_millis(), Ordering::Relaxed);
         self.emptied.send_modify(|times| *times += 1);
@@ -448,11 +448,11 @@ mod tests {
         let why = || fleet.require_fresh().map_err(|error| error.to_string());
         let now = |why: &str| Err(format!("the shared state store is temporarily unavailable: {why}"));
         assert_eq!(why(), now("not connected yet"));
-        assert!(fleet.say(Some("it is gone".to_owned())));
-        assert!(!fleet.say(Some("it is gone".to_owned())));
+        assert!(fleet.set_condition(Some("it is gone".to_owned())));
+        assert!(!fleet.set_condition(Some("it is gone".to_owned())));
         assert_eq!((fleet.condition().as_deref(), why()), (Some("it is gone"), now("it is gone")));
-        assert!(fleet.say(None));
-        assert!(!fleet.say(None));
+        assert!(fleet.set_condition(None));
+        assert!(!fleet.set_condition(None));
         assert_eq!(
             (fleet.condition(), why()),
             (None, now("it has not been confirmed for longer than max_staleness"))
@@ -581,7 +581,7 @@ mod tests {
             (RedisFault::Refused(String::new()), false),
             (RedisFault::Unwritable(String::new()), false),
         ] {
-            fleet.noticed(&fault);
+            fleet.report(&fault);
             assert_eq!(fleet.trouble.notified().now_or_never().is_some(), is_trouble, "{fault:?}");
         }
     }

@@ -10,7 +10,7 @@ use crate::identity::Key;
 use crate::state::StoreError;
 
 /// How long a request waits for the server.
-const ASKING: Duration = Duration::from_millis(500);
+const CLAIM_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Fleet {
     /// Claims a proof for `keep`; true if no replica has used it before.
@@ -22,7 +22,7 @@ impl Fleet {
         let key = self.keys.proof(proof);
         let mut set = cmd("SET");
         let set = set.arg(&key).arg(1).arg("NX").arg("PX").arg(millis(keep));
-        let done: Option<String> = self.lane(&key)?.ask(set, ASKING).await?;
+        let done: Option<String> = self.lane(&key)?.ask(set, CLAIM_TIMEOUT).await?;
         Ok(done.is_some())
     }
 
@@ -41,8 +41,8 @@ impl Fleet {
         let lane = self.lane(key.as_bytes())?;
         let mut set = cmd("SET");
         let set = set.arg(&key).arg(fresh).arg("NX").arg("PX").arg(millis(keep));
-        let _made: Option<String> = lane.ask(set, ASKING).await?;
-        let kept: Option<Vec<u8>> = lane.ask(cmd("GET").arg(&key), ASKING).await?;
+        let _made: Option<String> = lane.ask(set, CLAIM_TIMEOUT).await?;
+        let kept: Option<Vec<u8>> = lane.ask(cmd("GET").arg(&key), CLAIM_TIMEOUT).await?;
         kept.ok_or_else(|| {
             RedisFault::Unreachable("it lost a key immediately after it was written".to_owned())
         })
@@ -50,7 +50,7 @@ impl Fleet {
 
     fn counted<T>(&self, outcome: Result<T, RedisFault>) -> Result<T, StoreError> {
         outcome.map_err(|fault| {
-            self.noticed(&fault);
+            self.report(&fault);
             let error = StoreError::from(fault);
             self.metrics.state_errors.with_label_values(&[error.kind()]).inc();
             error

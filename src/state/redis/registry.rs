@@ -22,7 +22,7 @@ impl Fleet {
         let key = self.keys.authority(issuer);
         let mut call = self.scripts.claim.call(1);
         call.arg(&key).arg(LEASE.as_millis() as u64).arg(key_ids);
-        let other: String = self.lane(key.as_bytes())?.ask(&call, super::PATIENCE).await?;
+        let other: String = self.lane(key.as_bytes())?.ask(&call, super::RESPONSE_TIMEOUT).await?;
         Ok((!other.is_empty()).then_some(other))
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue};
 
-use super::{Fleet, PATIENCE};
+use super::{Fleet, RESPONSE_TIMEOUT};
 use crate::state::StoreError;
 use crate::state::streams::{AskedState, Tenure};
 
@@ -102,7 +102,7 @@ impl Fleet {
 
     async fn about_stream<T: FromRedisValue>(&self, stream: &str, call: &Cmd) -> Result<T, StoreError> {
         let lane = self.lane(self.keys.stream(stream, "owner").as_bytes())?;
-        Ok(lane.ask(call, PATIENCE).await.inspect_err(|fault| self.noticed(fault))?)
+        Ok(lane.ask(call, RESPONSE_TIMEOUT).await.inspect_err(|fault| self.report(fault))?)
     }
 }
 

@@ -21,7 +21,7 @@ use super::follows::{Follows, Gap, LogOrigin, follows};
 use super::keys::slot;
 use super::log::{PAGE, entries};
 use super::phase::{Outcome, RedisPhase};
-use super::{Fleet, PATIENCE, setup};
+use super::{Fleet, RESPONSE_TIMEOUT, setup};
 
 /// The first and the longest pause after a failure. Together with the timeouts of [`super::connect`] they are
 /// shorter than the five seconds within which the gate recovers once the server is back.
@@ -43,8 +43,8 @@ impl Fleet {
                     self.open().await
                 }
                 RedisPhase::CatchingUp => self.catch_up(&mut filled).await,
-                RedisPhase::Mending => self.stay(Some(&filled)).await,
-                RedisPhase::Following => self.stay(None).await,
+                RedisPhase::Mending => self.follow_and_mend(Some(&filled)).await,
+                RedisPhase::Following => self.follow_and_mend(None).await,
                 RedisPhase::Pausing => {
                     if connected_at.elapsed() > LONGEST_PAUSE * 4 {
                         pause = FIRST_PAUSE;
@@ -61,7 +61,7 @@ impl Fleet {
     fn failed(&self, fault: RedisFault) -> Outcome {
         self.disconnect();
         let what = fault.to_string();
-        if self.say(Some(what.clone())) {
+        if self.set_condition(Some(what.clone())) {
             match fault {
                 RedisFault::Refused(_) => error!(what, "the shared store rejected this gate"),
                 _ => warn!(what, "the shared store is unavailable; retrying"),
@@ -80,7 +80,7 @@ impl Fleet {
     }
 
     /// Follows the log until something is wrong with it; meanwhile republishes what it has lost.
-    async fn stay(&self, mend: Option<&[Gap]>) -> Result<Outcome, RedisFault> {
+    async fn follow_and_mend(&self, mend: Option<&[Gap]>) -> Result<Outcome, RedisFault> {
         let log_slot = self.log_slot();
         let tail = self.open_tail(log_slot).await?;
         let mending = async {
@@ -111,7 +111,7 @@ impl Fleet {
 
     /// Checks the server and loads the scripts.
     async fn prepare(&self, lanes: &Lanes, log_slot: u16) -> Result<(), RedisFault> {
-        let found = setup::check(lanes.to(log_slot)?, PATIENCE).await?;
+        let found = setup::check(lanes.to(log_slot)?, RESPONSE_TIMEOUT).await?;
         for warning in setup::WARNINGS {
             let questionable = found.contains(&warning);
             let gauge = self.metrics.state_setup_warnings.with_label_values(&[warning.setting]);
@@ -127,7 +127,7 @@ impl Fleet {
     async fn load_scripts(&self, lanes: &Lanes, log_slot: u16) -> Result<(), RedisFault> {
         let loading = lanes.all().map(|(host, lane)| async move {
             for script in self.scripts.all() {
-                lane.ask::<String>(&script.load(), PATIENCE).await.map_err(|fault| (host, fault))?;
+                lane.ask::<String>(&script.load(), RESPONSE_TIMEOUT).await.map_err(|fault| (host, fault))?;
             }
             Ok(())
         });
@@ -159,7 +159,7 @@ impl Fleet {
         let connection = replicas.any().await?;
         if self.connector.is_cluster() {
             // Without it, a replica in a cluster only redirects to its primary.
-            connection.ask::<String>(&cmd("READONLY"), PATIENCE).await?;
+            connection.ask::<String>(&cmd("READONLY"), RESPONSE_TIMEOUT).await?;
         }
         Ok(connection)
     }
@@ -171,7 +171,7 @@ impl Fleet {
             let mut read = cmd("XREAD");
             read.arg("COUNT").arg(PAGE).arg("BLOCK").arg(WAIT.as_millis() as u64);
             read.arg("STREAMS").arg(&self.keys.events).arg(id(last));
-            let answer: Option<Vec<(String, Vec<Value>)>> = tail.ask(&read, WAIT + PATIENCE).await?;
+            let answer: Option<Vec<(String, Vec<Value>)>> = tail.ask(&read, WAIT + RESPONSE_TIMEOUT).await?;
             let Some((_, values)) = answer.and_then(|streams| streams.into_iter().next()) else { continue };
             let page = entries(&values)?;
             if let Some(entry) = first_break(last, &page) {
@@ -179,7 +179,7 @@ impl Fleet {
                 warn!(entry, last, "the shared event log has a gap; rereading it");
                 return Ok(Outcome::Broken);
             }
-            self.take_in(page).await?;
+            self.put_in_force(page).await?;
             self.caught_up();
         }
     }

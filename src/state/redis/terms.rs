@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::log::Beat;
-use super::{Fleet, PATIENCE, lock};
+use super::{Fleet, RESPONSE_TIMEOUT, lock};
 use crate::state::StoreError;
 use crate::state::record::{IdleFloor, IdleTerms, PerIssuer};
 use crate::time::{Monotonic, Timestamp};
@@ -104,8 +104,8 @@ impl Fleet {
             };
             call.arg(issuer);
         }
-        let kept: Result<i64, _> = self.log_lane()?.ask(&call, PATIENCE).await;
-        kept.inspect_err(|fault| self.noticed(fault))?;
+        let kept: Result<i64, _> = self.log_lane()?.ask(&call, RESPONSE_TIMEOUT).await;
+        kept.inspect_err(|fault| self.report(fault))?;
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use super::fault::RedisFault;
 use super::keys::VERSION;
 use super::log::{Beat, EntryPosition, PAGE};
 use super::supervise::random_id;
-use super::{Fleet, PATIENCE, RedisTerms, Settings, lock, prepare, removed};
+use super::{Fleet, RESPONSE_TIMEOUT, RedisTerms, Settings, lock, prepare, removed};
 use crate::metrics::Metrics;
 use crate::state::directory::DirectoryRevision;
 use crate::state::record::EventKind;
@@ -46,14 +46,14 @@ pub(in crate::state) async fn read(
     let metrics = Metrics::new().map_err(refused)?;
     let (fleet, _changes) = prepare(settings.clone(), terms, metrics)?;
     fleet.open().await.map_err(refused)?;
-    let beat = fleet.beat(PATIENCE).await.map_err(refused)?;
+    let beat = fleet.beat(RESPONSE_TIMEOUT).await.map_err(refused)?;
     if beat.id.is_empty() {
         return Err(refused("there is no store yet under state.key_prefix"));
     }
     fleet.require_version(&beat).map_err(refused)?;
     // Checked before anything else is read: a gate that has ended by then has written everything it knew.
     let in_use = fleet.is_in_use(&beat).await.map_err(refused)?;
-    let beat = fleet.beat(PATIENCE).await.map_err(refused)?;
+    let beat = fleet.beat(RESPONSE_TIMEOUT).await.map_err(refused)?;
     fleet.read_log(&beat).await.map_err(refused)?;
     let now = Monotonic::now();
     let removed = removed::parse(&beat.dropped, beat.ticks, now);
@@ -91,11 +91,11 @@ pub(in crate::state) async fn write(
     let metrics = Metrics::new().map_err(refused)?;
     let (fleet, _changes) = prepare(settings.clone(), terms, metrics)?;
     fleet.open().await.map_err(refused)?;
-    let mut beat = fleet.beat(PATIENCE).await.map_err(refused)?;
+    let mut beat = fleet.beat(RESPONSE_TIMEOUT).await.map_err(refused)?;
     let is_new = beat.id.is_empty() || beat.version == UNFINISHED;
     if beat.id.is_empty() {
-        fleet.found_as(&random_id(), UNFINISHED).await.map_err(refused)?;
-        beat = fleet.beat(PATIENCE).await.map_err(refused)?;
+        fleet.create_log_as(&random_id(), UNFINISHED).await.map_err(refused)?;
+        beat = fleet.beat(RESPONSE_TIMEOUT).await.map_err(refused)?;
     }
     if !is_new {
         fleet.require_version(&beat).map_err(refused)?;
@@ -123,7 +123,7 @@ impl Fleet {
             return Ok(false);
         }
         sleep(QUIET).await;
-        Ok(self.beat(PATIENCE).await?.stamp != beat.stamp)
+        Ok(self.beat(RESPONSE_TIMEOUT).await?.stamp != beat.stamp)
     }
 
     /// Reads the whole log into the local copy.
@@ -195,8 +195,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Adds the copied directories, and returns the names of those that stay as they are. `is_of_same`: the store that was
-    /// imported first is the one of this copy.
+    /// Adds the copied directories, and returns the names of those that stay unchanged. `is_of_same`: the first
+    /// import came from the same store as this copy.
     async fn add_directories(&self, copy: &StateCopy, is_of_same: bool) -> Result<Vec<String>, StoreError> {
         let mut kept = Vec::new();
         for directory in &copy.directories {
@@ -209,7 +209,7 @@ impl Fleet {
                 DirectoryImport::Change(from, entries) => {
                     let made =
                         self.change_directory(&directory.name, &from, &entries, directory.revision).await?;
-                    // A gate may have changed it meanwhile.
+                    // A gate may have changed it in the meantime.
                     let Some(DirectoryRevision { number, .. }) = made else {
                         kept.push(directory.name.clone());
                         continue;
@@ -221,7 +221,7 @@ impl Fleet {
         Ok(kept)
     }
 
-    /// The identity of the store that was imported before this one; notes that of the copy when it is the first.
+    /// Returns the identity of the store that was imported first; if there was none, records that of this copy.
     async fn imported_first(&self, copy: &StateCopy) -> Result<Option<String>, RedisFault> {
         let imported = self.origin(IMPORTED).await?;
         if imported.is_none() {
@@ -234,7 +234,7 @@ impl Fleet {
     async fn origin(&self, field: &str) -> Result<Option<String>, RedisFault> {
         let mut get = cmd("HGET");
         get.arg(&self.keys.origin).arg(field);
-        self.log_lane()?.ask(&get, PATIENCE).await
+        self.log_lane()?.ask(&get, RESPONSE_TIMEOUT).await
     }
 
     /// Sets since when the log knows everything, and what was removed from the copied log.
@@ -266,7 +266,7 @@ impl Fleet {
     async fn set_origin(&self, field: &str, value: &str) -> Result<(), RedisFault> {
         let mut set = cmd("HSET");
         set.arg(&self.keys.origin).arg(field).arg(value);
-        self.log_lane()?.ask::<i64>(&set, PATIENCE).await.map(drop)
+        self.log_lane()?.ask::<i64>(&set, RESPONSE_TIMEOUT).await.map(drop)
     }
 
     async fn whole_directory(&self, name: &str) -> Result<Option<DirectoryLine>, StoreError> {

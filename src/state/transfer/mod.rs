@@ -251,7 +251,7 @@ impl StateCopy {
             }
             TransferLine::Directory(directory) => self.directories.push(directory),
             TransferLine::Header(_) | TransferLine::End { .. } => {
-                return Err("a second beginning or end".to_owned());
+                return Err("a second header or end".to_owned());
             }
         }
         Ok(())

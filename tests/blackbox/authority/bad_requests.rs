@@ -1,4 +1,4 @@
-//! What the OAuth endpoints refuse, and that every refusal has the form that RFC 6749 §5.2 asks for.
+//! Requests that the OAuth endpoints reject, always in the form of RFC 6749 §5.2.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use testkit::wire::Answer;
 const FORM: &str = "application/x-www-form-urlencoded";
 const PATHS: [&str; 3] = ["/oauth/token", "/oauth/revoke", "/oauth/introspect"];
 
-/// A well-formed request to an endpoint; `{id}` and `{secret}` stand for the client's.
+/// A valid request to an endpoint; `{id}` and `{secret}` stand for the client's.
 fn good(path: &str) -> &'static str {
     match path {
         "/oauth/token" => "grant_type=client_credentials&client_id={id}&client_secret={secret}",
@@ -21,7 +21,7 @@ fn filled(template: &str, app: &App) -> String {
     template.replace("{id}", &app.id).replace("{secret}", &app.secret)
 }
 
-/// Whether a refusal is as every one must be.
+/// Asserts that a rejection has the required form.
 #[track_caller]
 fn is_refusal(name: &str, answer: &Answer, status: u16, error: &str) {
     assert_eq!(answer.status(), status, "{name}: {}", answer.text());

@@ -1,5 +1,5 @@
-//! The OAuth clients that people use, as they come: curl, and packages of npm and PyPI. Each script makes its own checks
-//! and prints how many; `tests/run` installs the packages.
+//! Popular OAuth clients, unmodified: curl, and packages from npm and PyPI. Each script makes its own checks
+//! and prints their number; `tests/run` installs the packages.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,13 +10,13 @@ use crate::authority::stage::{App, Stage, part};
 use testkit::gate::path_text;
 use testkit::tools::{node_modules, python};
 
-/// Runs a script against the stage and returns how many checks it made.
+/// Runs a script against the stage and returns the number of its checks.
 #[track_caller]
 fn checks(stage: &Stage, app: &App, program: &Path, script: &str) -> u32 {
     checks_with(stage, app, program, script, &[])
 }
 
-/// The same with further variables of the environment.
+/// Like [`checks`], with further environment variables.
 #[track_caller]
 fn checks_with(stage: &Stage, app: &App, program: &Path, script: &str, more: &[(&str, &str)]) -> u32 {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,5 +1,5 @@
-//! The console: its pages in a real Chromium (`tests/node/console.mjs` plays the stories and counts its checks), and what
-//! its visits, cookies and headers are, byte by byte.
+//! The console: its pages in a real Chromium (`tests/node/console.mjs` runs the scenarios and counts its
+//! checks), and the exact bytes of its visits, cookies and headers.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use testkit::tools::node_modules;
 use testkit::wire::{Answer, Wire};
 
 const PASSWORD: &str = "correct horse battery staple";
-/// As in the script.
+/// The same text as in the script.
 const HOSTILE: &str = "<script>document.title=\"owned\"</script>\"'&amp;";
 
 /// A stage with two users who can sign in.
@@ -35,7 +35,7 @@ fn password(stage: &Stage, user: &str, password: &str) {
     assert_eq!(set.status(), 204, "{}", set.text());
 }
 
-/// Plays a story in a browser; how many checks it made, and what it printed.
+/// Runs a scenario in a browser; returns the number of its checks, and its output.
 #[track_caller]
 fn play(stage: &Stage, scenario: &str, more_paths: &str) -> (u32, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -133,7 +133,7 @@ fn secrets_are_in_no_address_no_history_and_no_log_line() {
     }
 }
 
-/// What the console answers, with these further fields.
+/// Sends a request to the console with further header fields, and returns the response.
 fn ask(stage: &Stage, method: &str, path: &str, fields: &str, form: &str) -> Answer {
     let length = if method == "POST" {
         format!("content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n", form.len())
@@ -148,7 +148,7 @@ fn sign_in(stage: &Stage, form: &str) -> Answer {
     ask(stage, "POST", "/console/sign-in", "", form)
 }
 
-/// The `Cookie` field of a visit that has begun.
+/// The `Cookie` field for a visit that a response has begun.
 #[track_caller]
 fn cookie(answer: &Answer) -> String {
     assert_eq!(answer.status(), 303, "{}", answer.text());

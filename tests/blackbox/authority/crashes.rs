@@ -1,5 +1,5 @@
-//! A gate that is killed while administrators change things: what was taken away is never still of use once the change
-//! is stored, and what was acknowledged holds.
+//! A gate that is killed while administrators make changes: whatever was revoked is unusable once the change is
+//! stored, and what was acknowledged stays.
 
 use std::thread;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use testkit::operator::admin_call;
 use testkit::wire::Wire;
 
 const ROUNDS: u32 = 20;
-/// Between two moments at which the gate is killed.
+/// The interval between the moments at which the gate is killed.
 const STEP: Duration = Duration::from_micros(1500);
 
-/// A user with an application and a token of it, of which something is about to be taken away.
+/// A user with an application and its token, some of which is about to be revoked.
 struct Case {
     user: String,
     app: App,
@@ -33,8 +33,8 @@ fn case(stage: &Stage, name: &str, round: u32) -> Case {
     Case { user, app, token }
 }
 
-/// Sends calls side by side, kills the gate after a while, or when all are answered, and tells what each call was
-/// answered, if it was.
+/// Sends calls concurrently, kills the gate after a while or once all have been answered, and returns the
+/// response to each call, if there was one.
 fn killed_during(stage: &mut Stage, after: Option<Duration>, calls: &[String]) -> Vec<Option<Value>> {
     let mut wires: Vec<Wire> = calls.iter().map(|_| Wire::plain(stage.gate.admin)).collect();
     for (wire, call) in wires.iter_mut().zip(calls) {

@@ -1,5 +1,5 @@
-//! `portcullis demo`: its printed lines as pasted, its tour, the shipped Postman collection against it, and what it
-//! leaves behind.
+//! `portcullis demo`: its printed commands as pasted, its tour, the shipped Postman collection against it, and
+//! what it leaves behind.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -17,7 +17,7 @@ use testkit::raw_upstream::RawUpstream;
 use testkit::tokens::Issuer;
 use testkit::tools::{Running, node_modules};
 
-/// A running demo whose temporary files go into a folder of the test.
+/// A running demo whose temporary files are in a folder of the test.
 struct Demo {
     process: Running,
     log: Log,
@@ -42,7 +42,7 @@ impl Demo {
         Self { process, log, folder }
     }
 
-    /// What it prints once it is up.
+    /// The text that it prints once it is ready.
     fn text(&self) -> String {
         // The line that is printed last; before it is read, all lines above it have been.
         eventually("the demo prints its lines", || {
@@ -52,7 +52,7 @@ impl Demo {
         })
     }
 
-    /// Ends it as Ctrl-C or a supervisor does.
+    /// Stops it like Ctrl-C or a supervisor.
     fn end(mut self, signal: &str) {
         let pid = self.process.0.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
@@ -62,7 +62,7 @@ impl Demo {
     }
 }
 
-/// What a text tells its reader to paste: each heading with the commands below it.
+/// The commands of a text that its reader pastes, each with its heading.
 fn steps(text: &str) -> Vec<(&str, Vec<&str>)> {
     let mut steps: Vec<(&str, Vec<&str>)> = Vec::new();
     for line in text.lines().filter(|line| !line.is_empty()) {
@@ -76,7 +76,7 @@ fn steps(text: &str) -> Vec<(&str, Vec<&str>)> {
     steps.split_off(begins.unwrap())
 }
 
-/// A terminal in which a visitor pastes lines, one after the other.
+/// A terminal into which a visitor pastes commands, one after the other.
 struct Terminal {
     shell: Running,
     output: BufReader<ChildStdout>,
@@ -92,7 +92,7 @@ impl Terminal {
         Self { shell, output }
     }
 
-    /// What a line prints, and its exit code. `typed` is what the visitor types then.
+    /// Returns the output of a command, and its exit code. `typed` is what the visitor then types.
     fn paste(&mut self, line: &str, typed: &str) -> (i32, String) {
         const END: &str = "--- ended with";
         let typed = if typed.is_empty() { String::new() } else { format!("{typed}\n") };
@@ -110,8 +110,8 @@ impl Terminal {
     }
 }
 
-/// Pastes every line of a text, in order. Under a heading that names a status, that is what `curl -i` shows; all else succeeds.
-/// `typed` is what the visitor types where a line reads something, `edited` what is changed in a line before it is pasted.
+/// Pastes every command of a text, in order. If a heading names a status, `curl -i` must show it; all others must
+/// succeed. `typed` is what the visitor types when a command reads input; `edited` changes a command before it is pasted.
 fn play(text: &str, typed: &str, edited: impl Fn(&str) -> String) -> Vec<(String, String)> {
     let mut terminal = Terminal::open();
     let mut printed = Vec::new();

@@ -1,10 +1,10 @@
-//! Credentials and secrets that end: judged by the wall clock of the moment, and lost by no wrong one.
+//! Credentials and secrets that expire: decided by the current wall clock, and not lost by a wrong one.
 
 use serde_json::{Value, json};
 
 use crate::authority::stage::{App, Plan, Stage};
 
-/// Tokens that were issued before the store was created, by a clock that is behind, are judged by the rest.
+/// Accepts tokens issued before the store was created by a clock that is behind, so that the remaining checks decide.
 fn trusting(plan: Plan) -> Plan {
     plan.authority("token_lifetime = \"6h\"")
         .toml("[state]\npath = \"authority.db\"\non_empty = \"trust\"\n[sessions]\nidle_timeout = \"24h\"")

@@ -1,4 +1,4 @@
-//! Which client may learn what about which token.
+//! Token introspection: which client may learn what about which token.
 
 use serde_json::json;
 

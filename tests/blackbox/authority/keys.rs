@@ -1,4 +1,4 @@
-//! The signing keys: who may read them, what a restart leaves of them, and how they take turns.
+//! The signing keys: who may read them, what a restart preserves, and how they are rotated.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -113,16 +113,17 @@ fn take_turns(algorithm: &str) {
     }
 }
 
-/// Wall clocks that a gate may start with, or be stepped to.
+/// Offsets of the wall clock at the start of a gate, or after a step.
 const OFFSETS: [&str; 8] = ["-20s", "+20s", "-1h", "+1h", "-1d", "+1d", "-10y", "+10y"];
 
-/// With tokens that live long enough to be judged after an hour, and keys that are due soon by a clock that is days ahead.
+/// With tokens that live long enough to be judged after an hour, and keys that are due soon by a
+/// clock that is days ahead.
 fn patient(plan: crate::authority::stage::Plan) -> crate::authority::stage::Plan {
     plan.authority("token_lifetime = \"6h\"\nkey_rotation = \"12h\"")
         .toml("[state]\npath = \"authority.db\"\non_empty = \"trust\"\n[sessions]\nidle_timeout = \"24h\"")
 }
 
-/// What the gate would say of a token, which leaves no trace.
+/// The gate's verdict on a token, without leaving a trace.
 fn verdict(stage: &Stage, token: &str) -> String {
     let question = serde_json::json!({"token": token, "method": "GET", "path": "/deals/7"});
     let answer = stage.admin("POST", "/v1/explain", &question).json();

@@ -1,4 +1,4 @@
-//! Limits on requests in flight, as the authority's own paths meet them.
+//! Limits on requests in flight, as they apply to the authority's own paths.
 
 use testkit::raw_upstream::RawUpstream;
 

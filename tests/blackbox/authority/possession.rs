@@ -1,4 +1,4 @@
-//! Tokens of the authority that are bound to a key: by a proof at the token endpoint, and by a client certificate.
+//! Tokens of the authority that are bound to a key: by a proof at the token endpoint, or by a client certificate.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use testkit::wire::{Answer, Wire};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// A request for a token with these proofs, and with this client certificate.
+/// Requests a token with these proofs and this client certificate.
 fn ask(stage: &Stage, app: &App, proofs: &[&str], identity: Option<&Identity>) -> Answer {
     let request = stage.gate.request("POST", "/oauth/token").field("Content-Type", FORM);
     let request = proofs.iter().fold(request, |request, proof| request.field("DPoP", proof));

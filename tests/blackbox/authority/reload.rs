@@ -1,4 +1,4 @@
-//! Another configuration for a running authority, and what the commands say about one.
+//! Reloads of a running authority, and what commands report about its configuration.
 
 use serde_json::{Value, json};
 
@@ -165,7 +165,7 @@ fn explain_works_with_a_state_in_memory_and_with_one_in_another_file() {
     explained(&mut memory, "allowed, as far as could be checked");
 }
 
-/// `ended` is what is said of a token whose holder's roles changed.
+/// `ended` is the verdict on a token whose owner's roles have changed.
 fn explained(stage: &mut Stage, ended: &str) {
     let app = stage.robot();
     let token = stage.token(&app);

@@ -1,4 +1,4 @@
-//! The authority's users as an identity provider's directory: what the provider changes, credentials notice at once.
+//! The authority's users as an identity provider's directory: changes by the provider affect credentials at once.
 
 use serde_json::{Value, json};
 
@@ -37,8 +37,8 @@ fn user(stage: &Stage, id: &str) -> Value {
     stage.admin("GET", &format!("/v1/users/{id}"), &Value::Null).json()
 }
 
-/// A user that the authority knows with an application, taken over by the provider, whose one group is a role of the
-/// application; and a group without members, which is the other role.
+/// A user with an application that the authority already had and the provider takes over. The provider's one
+/// group is a role of the application; a second group, without members, is the other role.
 fn taken_over(stage: &Stage) -> (App, String) {
     let roles = ["case-reader", "case-writer"];
     stage.user("ada", &roles);

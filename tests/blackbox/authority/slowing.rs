@@ -1,4 +1,4 @@
-//! What guessing meets: 429 for wrong secrets, while right ones pass and nobody else notices.
+//! Limits on guessing: 429 for wrong secrets, while correct ones succeed and other clients are not affected.
 
 use serde_json::json;
 
@@ -32,7 +32,7 @@ fn is_slowed(answer: &Answer) -> u64 {
     seconds
 }
 
-/// What a client can tell two answers apart by.
+/// What a client can use to distinguish two responses.
 fn shape(answer: &Answer) -> (u16, Option<String>, String) {
     (answer.status(), answer.field("www-authenticate").map(str::to_owned), answer.text())
 }

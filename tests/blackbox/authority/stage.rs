@@ -1,4 +1,4 @@
-//! A gate with an authority, behind TLS, on a port that stays its own over restarts; and those who speak with it.
+//! A gate with an authority, behind TLS, on a port that it keeps over restarts; and those who communicate with it.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use testkit::raw_upstream::RawUpstream;
 use testkit::settings::{Settings, overlay};
 use testkit::wire::Answer;
 
-/// How the gate is to be.
+/// The configuration of the gate to start.
 #[derive(Clone)]
 pub struct Plan {
     base: Settings,
@@ -21,45 +21,45 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// With another `[authority]`: lines that are added or replace those there are.
+    /// Adds or replaces lines of `[authority]`.
     pub fn authority(mut self, lines: &str) -> Self {
         overlay(&mut self.authority, lines);
         self
     }
 
-    /// With other lines of the authority's `[[issuers]]`.
+    /// Adds or replaces lines of the authority's `[[issuers]]`.
     pub fn issuer(mut self, lines: &str) -> Self {
         overlay(&mut self.issuer_lines, lines);
         self
     }
 
-    /// With other lines of `[server]`.
+    /// Adds or replaces lines of `[server]`.
     pub fn server(mut self, lines: &str) -> Self {
         self.base = self.base.server(lines);
         self
     }
 
-    /// With client certificates of the authority in this PEM file.
+    /// Accepts client certificates of the authority in this PEM file.
     pub fn server_tls(mut self, file: &str, roots: &str) -> Self {
         self.base.file(file, roots);
         self.base = self.base.server_tls(&format!("client_ca = \"{file}\""));
         self
     }
 
-    /// With other lines of `[telemetry]`.
+    /// Adds or replaces lines of `[telemetry]`.
     pub fn telemetry(mut self, lines: &str) -> Self {
         self.base = self.base.telemetry(lines);
         self
     }
 
-    /// With further tables. Without `[state]` among them, the state is in the authority's file.
+    /// Adds further tables. Without `[state]` among them, the state is in the authority's file.
     pub fn toml(mut self, lines: &str) -> Self {
         self.more.push_str(lines);
         self.more.push('\n');
         self
     }
 
-    /// Without the authority and its issuer: with what is given instead.
+    /// Replaces the authority and its issuer with the given lines.
     pub fn instead(mut self, lines: &str) -> Settings {
         (self.authority, self.issuer_lines) = (lines.to_owned(), String::new());
         self.settings()
@@ -78,7 +78,7 @@ impl Plan {
     }
 }
 
-/// An application credential as its owner wrote it down.
+/// An application credential, as its owner keeps it.
 #[derive(Debug, Clone)]
 pub struct App {
     pub id: String,
@@ -86,7 +86,7 @@ pub struct App {
 }
 
 impl App {
-    /// A token request in the body, with further fields.
+    /// The body of a token request, with further fields.
     pub fn form(&self, more: &str) -> String {
         let Self { id, secret } = self;
         format!("grant_type=client_credentials&client_id={id}&client_secret={secret}{more}")
@@ -113,12 +113,12 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// As most tests need it.
+    /// Starts a gate with the usual configuration.
     pub fn start() -> Self {
         Self::planned(|plan| plan)
     }
 
-    /// With a say in its configuration.
+    /// Starts a gate with a changed configuration.
     pub fn planned(how: impl FnOnce(Plan) -> Plan) -> Self {
         let port = ClaimedPort::new();
         let address = port.address;
@@ -149,7 +149,7 @@ impl Stage {
         Self { gate, plan, upstream, _port: port }
     }
 
-    /// Kills the gate, if it still runs, and starts it again on what it left behind.
+    /// Kills the gate if it still runs, and restarts it with the files it left behind.
     pub fn restart(self) -> Self {
         let Self { gate, plan, upstream, _port, .. } = self;
         drop(gate);
@@ -157,7 +157,7 @@ impl Stage {
         Self { gate, plan, upstream, _port }
     }
 
-    /// The same with a wall clock that is wrong by this much, such as `-20s`, until it is set.
+    /// Like [`Self::restart`], with a wall clock that is off by this much, such as `-20s`, until it is set.
     pub fn restart_with_clock(self, offset: &str) -> Self {
         let Self { gate, plan, upstream, _port, .. } = self;
         drop(gate);
@@ -175,22 +175,22 @@ impl Stage {
         Self { gate, plan, upstream, _port }
     }
 
-    /// Steps the wall clock of a gate that was started with one of its own.
+    /// Steps the wall clock of a gate that was started with its own.
     pub fn step_clock(&self, offset: &str) {
         set_clock(&clock_file(&self.gate.settings), offset);
     }
 
-    /// The authority's `iss`, which is where it is found.
+    /// The authority's `iss`, which is also its URL.
     pub fn issuer(&self) -> &str {
         &self.plan.issuer
     }
 
-    /// A call of the admin API; for `null`, without a body.
+    /// Calls the admin API; without a body if it is `null`.
     pub fn admin(&self, method: &str, target: &str, body: &Value) -> Answer {
         self.gate.operate(method, target, (!body.is_null()).then_some(body))
     }
 
-    /// Gives a new configuration into effect.
+    /// Puts a new configuration in force.
     #[track_caller]
     pub fn reload(&self, settings: &Settings) -> Answer {
         settings.write();
@@ -213,8 +213,8 @@ impl Stage {
         App { id: member("client_id"), secret: member("client_secret") }
     }
 
-    /// The user `ada` with the roles `case-reader` and `case-writer`, and her application with the first of them and the
-    /// scopes `read:deals` and `read:activity`.
+    /// Creates the user `ada` with the roles `case-reader` and `case-writer`, and her application with the
+    /// first of them and the scopes `read:deals` and `read:activity`.
     #[track_caller]
     pub fn robot(&self) -> App {
         self.user("ada", &["case-reader", "case-writer"]);
@@ -233,7 +233,7 @@ impl Stage {
             .send()
     }
 
-    /// A token for an application.
+    /// Requests a token for an application.
     #[track_caller]
     pub fn token(&self, app: &App) -> String {
         let answer = self.post("/oauth/token", &app.form(""));
@@ -241,26 +241,26 @@ impl Stage {
         answer.json()["access_token"].as_str().unwrap().to_owned()
     }
 
-    /// What the API answers to `GET` with this token.
+    /// The status of a `GET` request to the API with this token.
     pub fn api(&self, path: &str, token: &str) -> u16 {
         self.gate.get(path).token(token).send().status()
     }
 
-    /// The key ids that are published.
+    /// The published key ids.
     pub fn kids(&self) -> Vec<String> {
         let keys = self.gate.get("/.well-known/jwks.json").send().json();
         keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
     }
 }
 
-/// Debian's libfaketime, which tests/run installs; the loader finds it for every architecture.
+/// Debian's libfaketime, installed by tests/run; the loader finds it on every architecture.
 const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 
 fn clock_file(settings: &Settings) -> PathBuf {
     settings.folder().join("clock")
 }
 
-/// In one piece: the gate reads the file whenever it looks at the clock.
+/// Writes atomically: the gate reads the file whenever it reads the clock.
 fn set_clock(file: &Path, offset: &str) {
     let new = file.with_extension("new");
     std::fs::write(&new, format!("{offset}\n")).unwrap();

@@ -1,4 +1,5 @@
-//! The OAuth endpoints over every way a request can come: framings, versions, slow and broken bodies, odd targets.
+//! The OAuth endpoints with every way in which a request can arrive: framings, versions, slow and
+//! incomplete bodies, odd targets.
 
 use http::Request;
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ fn head(line: &str, more: &str) -> String {
     format!("{line} HTTP/1.1\r\nHost: api.test\r\nContent-Type: {FORM}\r\n{more}\r\n")
 }
 
-/// A whole request for a token.
+/// A complete token request.
 fn request(app: &App) -> String {
     let body = app.form("");
     head("POST /oauth/token", &format!("Content-Length: {}\r\n", body.len())) + &body

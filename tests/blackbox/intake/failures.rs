@@ -1,4 +1,4 @@
-//! What is not the sender's fault: keys or a store that cannot be used now.
+//! Failures that are not the sender's fault: keys or a store that are temporarily unavailable.
 
 use serde_json::json;
 

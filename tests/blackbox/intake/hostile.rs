@@ -1,4 +1,4 @@
-//! Wrong signals at every endpoint: each is refused exactly as its specification says, and nothing changes.
+//! Invalid signals at every endpoint: each is rejected exactly as its specification says, and changes nothing.
 
 use serde_json::{Value, json};
 
@@ -8,10 +8,10 @@ use testkit::{eventually, now};
 
 use super::{AUDIENCE, CLIENT, FORM, JSON, LOGOUT, PUBLIC_URL, SESSION_REVOKED, SET, Scene, bare};
 
-/// The answer of each endpoint to what is no signal.
+/// The response of each endpoint to an invalid signal.
 const NO_LOGOUT: &str = r#"{"error":"invalid_request"}"#;
 
-/// The same token in forms that no verifier may take for it.
+/// A token in forged forms that no verifier may accept.
 fn forged(token: &Token<'_>, stranger: &Signer) -> Vec<(&'static str, String)> {
     let good = token.build();
     let parts: Vec<&str> = good.split('.').collect();
@@ -70,7 +70,7 @@ fn key_as_secret(token: &Token<'_>, signer: &Signer) -> Vec<(&'static str, Strin
         .collect()
 }
 
-/// What is wrong with the claims or type of a token, for a kind that has an end.
+/// Changes that make the claims or type of a token invalid, for a kind with an `exp`.
 fn wrong<'a>(token: &Token<'a>) -> Vec<(&'static str, Token<'a>)> {
     let with = |name: &str, value: Value| token.clone().claim(name, value);
     vec![
@@ -371,7 +371,7 @@ fn endpoints_take_one_method_and_names_that_are_configured() {
     assert_eq!(scene.upstream.count(), 0, "nothing of it reaches the upstream");
 }
 
-/// Every refused signal has been counted, and has a line in the log that says why.
+/// Asserts that every rejected signal was counted and logged with its reason.
 fn refusals_are_counted(scene: &Scene, source: &str, count: usize) {
     let labels = [("source", source), ("type", "none"), ("matched", "no")];
     let counted = scene.gate.metrics().sum("portcullis_signals_total", &labels);

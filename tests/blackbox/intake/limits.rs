@@ -1,4 +1,4 @@
-//! Limits before any signature is verified: how often a sender may come, how much it may send, and how slowly.
+//! Limits that apply before any signature is verified: how often a sender may send, how much, and how slowly.
 
 use testkit::eventually;
 use testkit::gate::Gate;

@@ -1,4 +1,4 @@
-//! On which listener and under which path signals are taken in.
+//! The listener and the path at which signals are accepted.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! Back-channel logout: what a right logout token ends, and that it ends nothing twice.
+//! Back-channel logout: what a valid logout token ends, and that repeating it ends nothing more.
 
 use serde_json::{Value, json};
 

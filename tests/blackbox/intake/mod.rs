@@ -1,5 +1,5 @@
-//! Where identity providers send signals without an admin token: each endpoint with right signals here, and with wrong
-//! ones in the files below.
+//! The endpoints at which identity providers send signals without an admin token: valid signals here, and
+//! invalid ones in the files below.
 
 mod failures;
 mod hostile;
@@ -21,25 +21,25 @@ use testkit::settings::Settings;
 use testkit::tokens::{Issuer, Token, unique};
 use testkit::wire::{Answer, Wire};
 
-/// Security event tokens arrive for this audience.
+/// The audience of security event tokens.
 const AUDIENCE: &str = "https://gate.example.com";
-/// How senders reach the gate, by its configuration.
+/// The configured URL at which senders reach the gate.
 const PUBLIC_URL: &str = "https://gate.example.com/edge";
-/// The client that the provider logs people in to.
+/// The provider's client that users log in to.
 const CLIENT: &str = "my-client";
-/// Who revokes globally.
+/// The issuer of global token revocations.
 const ORGANISATION: &str = "https://org.okta.example";
 
 const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
-/// The gate with one sender of each kind.
+/// A gate with one sender of each kind.
 struct Scene {
     upstream: RawUpstream,
     issuer: Issuer,
-    /// Signs security event tokens; another key under the name of the same issuer.
+    /// Signs security event tokens, with another key under the same issuer name.
     transmitter: Issuer,
-    /// Signs tokens that authorize a global revocation.
+    /// Signs tokens that authorize a global token revocation.
     organisation: Issuer,
     gate: Gate,
 }
@@ -49,7 +49,7 @@ impl Scene {
         Self::with("")
     }
 
-    /// With further lines of `[signals]`.
+    /// Starts it with further lines of `[signals]`.
     fn with(lines: &str) -> Self {
         Self::within(Settings::plaintext(), lines)
     }
@@ -79,31 +79,31 @@ impl Scene {
         self.post("/signals/logout/op", FORM, format!("logout_token={token}"))
     }
 
-    /// Asks for a global revocation.
+    /// Requests a global token revocation.
     fn revoke(&self, token: &str, body: &Value) -> Answer {
         let fields = format!("{JSON}Authorization: Bearer {token}\r\n");
         self.post("/signals/global-token-revocation/okta", &fields, body.to_string())
     }
 
-    /// A right token that authorizes a global revocation.
+    /// A valid token that authorizes a global token revocation.
     fn authorization(&self) -> Token<'_> {
         let token = bare(&self.organisation).head("typ", "global-token-revocation+jwt");
         let url = format!("{PUBLIC_URL}/signals/global-token-revocation/okta");
         token.claim("aud", url).claim("sub", "client").claim("exp", now() + 300)
     }
 
-    /// A right logout token that names the session `s1`.
+    /// A valid logout token for the session `s1`.
     fn logout_token(&self) -> Token<'_> {
         let token = bare(&self.issuer).head("typ", "logout+jwt").claim("aud", CLIENT);
         token.claim("exp", now() + 120).claim("sid", "s1").claim("events", json!({LOGOUT: {}}))
     }
 
-    /// A right security event token that ends the sessions of `alice`.
+    /// A valid security event token that ends the sessions of `alice`.
     fn security_event(&self) -> Token<'_> {
         security_event(&self.transmitter)
     }
 
-    /// Whether a token passes now.
+    /// Whether a token is currently accepted.
     fn passes(&self, token: &str) -> bool {
         let status = self.gate.get("/").token(token).send().status();
         assert!(status == 200 || status == 401, "{status}");
@@ -142,7 +142,7 @@ fn senders(
     ))
 }
 
-/// A token with only the claims that all kinds of tokens have, and without a type.
+/// A token with only the claims that all kinds of tokens share, and without a type.
 fn bare(issuer: &Issuer) -> Token<'_> {
     let token = issuer.token().headless("typ").claim("jti", unique());
     ["sub", "exp", "client_id", "scope"].into_iter().fold(token, |token, name| token.without(name))

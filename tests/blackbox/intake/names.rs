@@ -1,4 +1,4 @@
-//! Users and sessions that tokens carry under other claims than `sub` and `sid`; other protocols, and certificates.
+//! Users and sessions that tokens name in other claims than `sub` and `sid`; other protocols, and certificates.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use testkit::wire::Wire;
 
 use super::{FORM, LOGOUT, Scene, senders};
 
-/// The claims of issuers that name their users and sessions in their own way.
+/// Starts a gate whose issuers name users and sessions in these claims.
 fn scene(claims: &str) -> Scene {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
     let (transmitter, organisation) = (Issuer::new(), Issuer::named(super::ORGANISATION));

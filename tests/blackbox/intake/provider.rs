@@ -1,4 +1,4 @@
-//! A real OpenID provider (`oidc-provider` of npm) and a browser: logging out there ends the session here.
+//! A real OpenID provider (`oidc-provider` from npm) and a browser: logging out at the provider ends the session here.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use testkit::settings::Settings;
 use testkit::tokens::Issuer;
 use testkit::tools::OpenIdProvider;
 
-/// An issuer as the provider describes itself.
+/// An issuer as the provider's metadata describes it.
 struct Discovered;
 
 impl Discovered {

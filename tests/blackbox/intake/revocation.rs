@@ -1,4 +1,4 @@
-//! Global Token Revocation: whom each form of subject names, and which answers say that nobody is named.
+//! Global Token Revocation: whom each subject format names, and which responses say that it names nobody.
 
 use serde_json::{Value, json};
 

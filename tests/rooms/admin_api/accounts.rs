@@ -1,4 +1,4 @@
-//! Users and credentials: created, listed, changed, deleted, and what that ends.
+//! Users and credentials: created, listed, changed, deleted, and what each change ends.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use testkit::wire::Answer;
 use crate::admin_api::{A, Gate, HOUR, Shown as _, facts};
 
 impl Gate {
-    /// Creates what is asked for.
+    /// Creates an object.
     pub(crate) async fn create(&self, endpoint: &str, document: &Value) -> Value {
         let answer = self.call(&format!("POST {endpoint}"), &document.to_string()).await;
         assert_eq!(answer.status(), 201, "{document}: {answer:?}");
@@ -23,7 +23,7 @@ impl Gate {
         self.create("/v1/users", &json!({"id": id, "name": format!("{id}'s name"), "roles": roles})).await
     }
 
-    /// A credential of a user, and its client id.
+    /// Creates a credential of a user; returns it and its client id.
     pub(crate) async fn credential(&self, owner: &str, roles: &[&str]) -> (Value, String) {
         let asked =
             json!({"name": "Invoice robot", "owner": owner, "roles": roles, "scopes": ["read:deals"]});
@@ -32,7 +32,7 @@ impl Gate {
         (made, client_id)
     }
 
-    /// What an event ended of a token of this subject and client that was issued before.
+    /// What has ended a token of this subject and client that was issued earlier.
     fn ended(&self, subject: &str, client: &str) -> Option<Ended> {
         let facts = facts(A, subject, Timestamp::now().minus(Duration::from_secs(2)));
         let facts = TokenFacts { client: Some(ClientKey::new(A, client)), ..facts };
@@ -40,7 +40,7 @@ impl Gate {
     }
 }
 
-/// Takes out what nobody can know beforehand: a time not before `since`.
+/// Removes an unpredictable member: a time not before `since`.
 #[track_caller]
 fn take_time(document: &mut Value, member: &str, since: Timestamp) {
     let time = document.as_object_mut().unwrap().remove(member).unwrap();

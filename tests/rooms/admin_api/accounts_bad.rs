@@ -1,4 +1,4 @@
-//! What is refused about users and credentials: every row leaves everything as it was.
+//! Requests about users and credentials that are rejected: every row leaves everything unchanged.
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ impl Gate {
     }
 }
 
-/// A call, with `@` for the client id of a credential of alice; its status; a word of the complaint.
+/// A call, with `@` for the client id of a credential of alice; its status; a word of the error message.
 const REFUSED: &[(&str, &str, u16, &str)] = &[
     ("POST /v1/users", "", 400, "`id`"),
     ("POST /v1/users", "{", 400, "EOF"),
@@ -200,7 +200,7 @@ async fn what_makes_no_sense_changes_nothing() {
     assert_eq!(gate.everything().await, before);
 }
 
-/// Every call there is, in an order in which each finds what it needs; its status.
+/// Every call, in an order in which each finds what it needs, and its status.
 fn calls(client_id: &str) -> Vec<(String, &'static str, u16)> {
     let credential = format!("/v1/credentials/{client_id}");
     vec![

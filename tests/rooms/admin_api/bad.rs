@@ -1,8 +1,8 @@
-//! What is refused: every row leaves the log as it was.
+//! Events that are rejected: every row leaves the log unchanged.
 
 use crate::admin_api::{A, B, Gate, Shown as _};
 
-/// A body, with `@` for the member that names the issuer; its status; a word of the complaint.
+/// A body, with `@` for the member that names the issuer; its status; a word of the error message.
 const REFUSED: &[(&str, u16, &str)] = &[
     (" ", 400, "EOF"),
     ("{", 400, "EOF"),

@@ -1,4 +1,4 @@
-//! `portcullis event` as a process against a listening gate.
+//! `portcullis event` as a process, against a listening gate.
 
 use std::process::{Command, Output};
 
@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::admin_api::{A, B, Gate, Shown as _};
 
-/// Runs the command; `token` is what the environment holds.
+/// Runs the command; `token` is the value of the environment variable.
 async fn event(address: &str, token: &str, args: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.arg("event").args(args).env_clear().env("PORTCULLIS_ADMIN_URL", address);

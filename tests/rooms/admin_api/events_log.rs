@@ -1,4 +1,4 @@
-//! Events and what they end: durable, in force at once, listed, taken back.
+//! Events and what they end: durable, in force at once, listed, undone.
 
 use std::time::Duration;
 

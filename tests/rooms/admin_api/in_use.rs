@@ -1,4 +1,4 @@
-//! Sessions and usage: who is there, who is thrown out, who did what.
+//! Sessions and usage: which tokens are in use, how they are ended, and which client called what.
 
 use portcullis::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
 use portcullis::metrics::Metrics;
@@ -94,7 +94,7 @@ async fn pages_of_sessions_lead_through_all_of_them() {
     assert_eq!((left.items().len(), left.json()["next"].is_string()), (1_000, true));
 }
 
-/// One forwarded request and its answer.
+/// Counts one forwarded request and its response.
 fn count(worker: &mut ClientCounters, client: &str, route: usize, status: u16, now: Timestamp) {
     let place = worker.forwarded(client, route);
     worker.answered(place, route, status, now);

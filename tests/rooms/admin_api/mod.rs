@@ -45,7 +45,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const A: &str = "https://a.example.com/";
 const B: &str = "https://b.example.com/";
 
-/// An admin listener over a store in a file; ends with the value.
+/// An admin listener on a store in a file; stops when dropped.
 struct Gate {
     address: SocketAddr,
     folder: tempfile::TempDir,
@@ -55,11 +55,11 @@ struct Gate {
     _trigger: Trigger,
 }
 
-/// What the admin API answers with.
+/// Reads responses of the admin API.
 trait Shown {
-    /// What a page holds.
+    /// The items of a page.
     fn items(&self) -> Vec<Value>;
-    /// The detail of a problem document with this status.
+    /// The `detail` of a problem document with this status.
     fn problem(&self, status: u16) -> String;
 }
 
@@ -79,12 +79,12 @@ impl Shown for Answer {
 }
 
 impl Gate {
-    /// One that issues no tokens.
+    /// Starts a gate that issues no tokens.
     async fn start(issuers: &[&str]) -> Self {
         Self::start_as(issuers, false).await
     }
 
-    /// One that is the issuer [`A`] itself.
+    /// Starts a gate that is the issuer [`A`] itself.
     async fn issuing() -> Self {
         Self::start_as(&[A], true).await
     }
@@ -152,7 +152,7 @@ impl Gate {
         testkit::call::call(self.address, line, &fields, body).await
     }
 
-    /// Accepts events and answers with the highest sequence.
+    /// Publishes events and returns the highest sequence.
     async fn publish(&self, events: &str) -> u64 {
         let answer = self.call("POST /v1/events", events).await;
         assert_eq!(answer.status(), 202, "{answer:?}");
@@ -163,7 +163,7 @@ impl Gate {
         self.ledger.revocations.load().judge(&facts(issuer, subject, issued_at), Now::read())
     }
 
-    /// A token of alice and the app is forwarded.
+    /// Forwards a request with a token of alice and the app.
     fn used(&self, issuer: &str, subject: &str, jti: &str) -> TokenKey {
         let (token, now) = (TokenKey::new(issuer, jti), Timestamp::now());
         let introduction = Introduction {
@@ -187,7 +187,7 @@ impl Gate {
     }
 }
 
-/// An authority in the store of the state.
+/// Opens an authority in the store of the state.
 async fn open(store: Store, ledger: &Ledger, metrics: &Metrics) -> Arc<Authority> {
     let settings = authority::Settings {
         issuer: A.into(),
@@ -217,7 +217,7 @@ async fn open(store: Store, ledger: &Ledger, metrics: &Metrics) -> Arc<Authority
     Authority::open(settings, parts).await.unwrap()
 }
 
-/// Explanations are not what is tried here.
+/// An enforcer for tests that need no explanations.
 fn refuses_everything(metrics: &Metrics) -> Enforcer {
     let settings = enforce::Settings {
         routes: Vec::new(),

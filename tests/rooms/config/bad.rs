@@ -1,8 +1,8 @@
-//! What is wrong with a file is named with line, key and reason.
+//! Problems in a file are reported with line, key and reason.
 
 use super::{BASE, Folder, base_with, line_of_here};
 
-/// One mistake: what is replaced in the base, the key at fault, and part of what must be said.
+/// One mistake: what is replaced in the base, the key at fault, and part of the message.
 pub(super) struct Row {
     pub(super) replacements: Vec<(&'static str, String)>,
     pub(super) key: &'static str,
@@ -34,7 +34,7 @@ fn each_mistake_is_the_only_problem_and_has_its_line_and_key() {
     assert!(failures.is_empty(), "{} of {} rows:\n{}", failures.len(), rows.len(), failures.join("\n"));
 }
 
-/// What is reported instead, when it is not what should be.
+/// The actual report, if it is not the expected one.
 fn failure(folder: &Folder, row: &Row) -> Option<String> {
     let replacements: Vec<_> = row.replacements.iter().map(|(slot, text)| (*slot, text.as_str())).collect();
     let text = base_with(&replacements);

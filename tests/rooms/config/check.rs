@@ -1,4 +1,4 @@
-//! `portcullis check` as a process: exit codes, what it prints and where.
+//! `portcullis check` as a process: exit codes, and what it prints where.
 
 use std::process::{Command, Output};
 

@@ -1,4 +1,4 @@
-//! What a good file comes down to.
+//! The settings that valid files produce.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

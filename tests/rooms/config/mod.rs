@@ -79,14 +79,14 @@ impl Folder {
     }
 }
 
-/// What `certs/shop.pem` is for.
+/// The names in `certs/shop.pem`.
 const SHOP: &[&str] = &["shop.example.com", "*.example.org", "Api.Example.Net"];
 
 /// One P-256 public key.
 const JWKS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "one", "alg": "ES256", "use": "sig",
     "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
 
-/// A good configuration. Tests replace lines of it by the names at their ends.
+/// A valid configuration. Tests replace its lines by the names at their ends.
 const BASE: &str = r#"
 [server]                                        #server.table
 listen = ["127.0.0.1:0"]                        #server.listen

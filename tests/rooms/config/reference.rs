@@ -1,4 +1,4 @@
-//! `config/reference.toml` holds every key, and every default in it is the real one.
+//! `config/reference.toml` contains every key, and every default in it is the real one.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,5 @@
-//! What a reload does with each key: at once, after a restart, or not at all. A new key has no place here until somebody
-//! decides.
+//! When a reload changes each key: at once, after a restart, or not at all. A new key is missing here
+//! until somebody decides.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ use Effect::{AfterRestart, AtOnce, OneValue, Refused};
 /// A key of the reference, other values for it and for what must fit it, and the effect.
 type Row = (&'static str, &'static [(&'static str, &'static str)], Effect);
 
-/// A service account in place of a URL.
+/// A service account instead of a URL.
 const CLUSTER: [(&str, &str); 3] = [
     ("issuers.jwks_url", "\"\""),
     ("issuers.kubernetes", "true"),
@@ -38,7 +38,7 @@ const POLLED: [(&str, &str); 2] = [
     ("event_transmitters.poll_url", r#""https://a.test/poll""#),
 ];
 
-/// Traces that go somewhere.
+/// Traces with a collector.
 const TRACED: (&str, &str) = ("telemetry.otlp_endpoint", r#""http://127.0.0.1:4318""#);
 
 const ROWS: &[Row] = &[
@@ -421,7 +421,7 @@ const UPSTREAM_PAIR: [(&str, &str); 2] = [
 const OTHER_PATH: [(&str, &str); 2] = [("routes.path", r#""/other""#), ("resources.path", r#""/other""#)];
 const OTHER_UPSTREAM: [(&str, &str); 2] = [("upstreams.name", r#""b""#), ("routes.upstream", r#""b""#)];
 
-/// Gives a key of the text another value; `issuers#2.issuer` is in the second `[[issuers]]`.
+/// Sets a key in the text to another value; `issuers#2.issuer` is in the second `[[issuers]]`.
 fn set(text: &str, key: &str, value: &str) -> String {
     let (table, key) = key.rsplit_once('.').unwrap();
     let (table, place) =
@@ -448,7 +448,7 @@ fn with(text: &str, changes: &[(&str, &str)]) -> String {
     changes.iter().fold(text.to_owned(), |text, (key, value)| set(&text, key, value))
 }
 
-/// The text without a table, its sub-tables included.
+/// Removes a table from the text, including its sub-tables.
 fn without(text: &str, table: &str) -> String {
     let mut within = false;
     let keep = |line: &&str| {
@@ -461,7 +461,7 @@ fn without(text: &str, table: &str) -> String {
     text.lines().filter(keep).collect::<Vec<_>>().join("\n")
 }
 
-/// The reference as a gate runs with it, and the same with a change.
+/// Loads the reference as a gate runs with it, and with a change.
 fn before_and_after(folder: &Folder, changes: &[(&str, &str)]) -> (Loaded, Loaded) {
     // What is the same before and after: which store it is that the keys are about.
     let (both, changes) = match changes.split_first() {

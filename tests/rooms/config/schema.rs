@@ -1,5 +1,6 @@
-//! `portcullis schema`: the file in the repository is its output, it accepts what the gate reads, with the same defaults, and
-//! refuses what is wrong with the form of a file. A validator of others judges (`tests/python/schema.py`).
+//! `portcullis schema`: the file in the repository is its output, it accepts what the gate accepts, with the
+//! same defaults, and rejects files with structural mistakes. A third-party validator decides
+//! (`tests/python/schema.py`).
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{ChildStdin, ChildStdout, Command};
@@ -17,7 +18,7 @@ use super::reference::shipped;
 
 const FILE: &str = "config/portcullis.schema.json";
 
-/// The validator; ends when this process does.
+/// The validator; it ends when this process does.
 struct SchemaJudge {
     _process: Running,
     documents: ChildStdin,
@@ -32,7 +33,7 @@ static JUDGE: LazyLock<Mutex<SchemaJudge>> = LazyLock::new(|| {
     Mutex::new(SchemaJudge { _process: process, documents, verdicts })
 });
 
-/// Why the schema refuses a TOML text; `None` when it accepts it.
+/// Why the schema rejects a TOML text; `None` if it accepts it.
 pub(super) fn refusal(text: &str) -> Option<String> {
     let table = DeTable::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let document = json!(members(table.get_ref())).to_string() + "\n";
@@ -71,7 +72,7 @@ fn the_file_in_the_repository_is_what_the_command_prints() {
     assert!(is_same, "{FILE} is out of date; regenerate it: cargo run -- schema > {FILE}");
 }
 
-/// The schemas of the keys of a table, by its full name without places in lists.
+/// The schemas of a table's keys, by the table's full name without list indexes.
 fn properties<'a>(schema: &'a Value, table: &str) -> &'a Map<String, Value> {
     let names = table.split('.').filter(|name| !name.is_empty());
     let found = names.fold(schema, |schema, name| {
@@ -148,7 +149,7 @@ fn what_is_shipped_and_documented_is_accepted() {
     assert_eq!(refused, [""; 0]);
 }
 
-/// A block as its reader completes it: with an address, and with the TLS that its part of `[server]` leaves out.
+/// Completes a block like its reader: with an address, and with the TLS that its part of `[server]` omits.
 fn completed(block: &str) -> String {
     let block = block.replace("\"HOST:", "\"192.0.2.1:");
     if block.contains("allow_plaintext") || block.contains("[server.tls]") {
@@ -157,7 +158,7 @@ fn completed(block: &str) -> String {
     block.replace("[server]\n", "[server]\nallow_plaintext = true\n")
 }
 
-/// What is said about a mistake that shows without any other key or file.
+/// Messages about mistakes that are visible without any other key or file.
 const STRUCTURAL: &[&str] = &[
     "unknown key",
     "did you mean \"",
@@ -177,7 +178,7 @@ const STRUCTURAL: &[&str] = &[
     "names neither",
 ];
 
-/// What is suggested from elsewhere in the file, or from a list that a schema would only repeat.
+/// Suggestions from elsewhere in the file, or from a list that a schema would only repeat.
 const FROM_ELSEWHERE: &[&str] = &["https://", "GET", "does not exist"];
 
 #[test]

@@ -1,4 +1,4 @@
-//! Bodies: streamed both ways at the pace of the slower side, and never taken for complete when they are not.
+//! Bodies: streamed both ways at the pace of the slower side, and never treated as complete when they are not.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -74,7 +74,7 @@ fn a_body_is_over_with_its_last_piece_and_its_connection_is_given_back_once() {
     });
 }
 
-/// A body that does not know that it has ended.
+/// A body that does not report that it has ended.
 struct Unaware;
 
 impl http_body::Body for Unaware {
@@ -309,7 +309,7 @@ fn a_body_that_is_not_as_long_as_announced() {
     worker(async {
         let (listener, port) = listen().await;
         let gate = Gate::http(port);
-        /// Announces ten bytes and gives five.
+        /// Announces ten bytes and delivers five.
         struct Short(bool);
         impl http_body::Body for Short {
             type Data = Bytes;

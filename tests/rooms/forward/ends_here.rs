@@ -1,4 +1,4 @@
-//! Requests that go no further than the gate.
+//! Requests that the gate answers itself.
 
 use http::{Method, StatusCode};
 use portcullis::forward::ForwardError;

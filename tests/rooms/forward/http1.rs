@@ -1,4 +1,4 @@
-//! One request and its answer over HTTP/1.1.
+//! One request and its response over HTTP/1.1.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -51,7 +51,7 @@ fn a_query_is_sent_byte_for_byte_whatever_it_holds() {
     });
 }
 
-/// What a client sends as a body, and how it is framed.
+/// The body that a client sends, and how it is framed.
 #[test]
 fn bodies_are_framed_by_what_is_known() {
     worker(async {

@@ -1,4 +1,4 @@
-//! HTTP/2 upstreams, spoken to in clear text with prior knowledge.
+//! HTTP/2 upstreams in plaintext, with prior knowledge.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -30,7 +30,7 @@ async fn accept(listener: &TcpListener) -> Server {
     h2::server::handshake(stream).await.unwrap()
 }
 
-/// The next request of a connection, which is kept moving in the background.
+/// Returns the next request of a connection, which is driven in the background.
 async fn serve(mut server: Server) -> Exchange {
     let exchange = server.accept().await.expect("a request").unwrap();
     keep_moving(server);
@@ -51,7 +51,7 @@ async fn data(stream: &mut RecvStream) -> String {
     String::from_utf8(data.to_vec()).unwrap()
 }
 
-/// Answers every request of a connection with `body`.
+/// Responds to every request of a connection with `body`.
 async fn always(mut server: Server, body: &'static str) {
     while let Some(Ok((_, mut respond))) = server.accept().await {
         let mut stream = respond.send_response(ok(), false).unwrap();
@@ -573,7 +573,7 @@ fn a_request_is_refused_twice_at_most() {
     });
 }
 
-/// An upstream that speaks HTTP/2 by hand.
+/// An upstream that writes HTTP/2 frames by hand.
 struct ByHand(Peer);
 
 impl ByHand {
@@ -589,7 +589,7 @@ impl ByHand {
         self.0.say(frame).await;
     }
 
-    /// The kind of the next frame.
+    /// The type of the next frame.
     async fn next(&mut self) -> u8 {
         let head = self.0.take_bytes(9).await;
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);

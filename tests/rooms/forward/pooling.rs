@@ -1,4 +1,4 @@
-//! Which connections are used again, and what happens to a request whose connection had died.
+//! Which connections are reused, and what happens to a request whose connection has died.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ async fn fetch(gate: &Gate) -> String {
     read(gate.get("/").await.unwrap()).await.unwrap().0
 }
 
-/// A gate with one idle connection, and the upstream's end of it.
+/// Returns the upstream's end of a gate's idle connection.
 async fn with_idle(gate: &Gate, listener: &tokio::net::TcpListener) -> Peer {
     let (body, peer) = tokio::join!(fetch(gate), async {
         let mut peer = Peer::accept(listener).await;

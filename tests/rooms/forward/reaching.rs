@@ -1,4 +1,4 @@
-//! Which address a request goes to, and what happens when one cannot be reached.
+//! The address that a request is sent to, and what happens if it cannot be reached.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn tcp(port: u16) -> Address {
     Address::Tcp { host: "127.0.0.1".to_owned(), port }
 }
 
-/// A port at which nobody listens.
+/// A port on which nobody listens.
 async fn refused() -> Address {
     tcp(listen().await.1)
 }

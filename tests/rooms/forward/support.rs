@@ -1,4 +1,4 @@
-//! A worker, a permit for anything, and upstreams that do exactly what a test tells them to.
+//! A worker, a permit for any request, and upstreams that do exactly what a test tells them to.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -64,7 +64,7 @@ impl Gate {
         Self::with_places(settings, Semaphore::MAX_PERMITS)
     }
 
-    /// A forwarder that may have so many connections open.
+    /// A forwarder with a limit on open connections.
     pub(crate) fn with_places(settings: UpstreamSettings, places: usize) -> Self {
         let metrics = Metrics::new().unwrap();
         let upstream = Upstream::load(settings).unwrap();
@@ -96,11 +96,11 @@ impl Gate {
     }
 }
 
-/// Queries that a URI may not have. The HTTP/2 library holds targets as URIs.
+/// Queries that a URI cannot contain. The HTTP/2 library represents targets as URIs.
 pub(crate) const ODD_QUERIES: [&str; 6] =
     ["/?filter={\"a\":1}", "/?a=<b", "/?a=b>", "/a?\"", "/<a>", "/a?x=`&y=\"<>\""];
 
-/// A permit as `enforce` gives it for an anonymous route.
+/// The permit that `enforce` gives for an anonymous route.
 pub(crate) fn permit(method: &Method, path: &str) -> Permit {
     let route = |path: &str, response_timeout| RouteSettings {
         path: Arc::from(path),
@@ -221,12 +221,12 @@ impl Pieces {
         self.sender.send(Err(error)).await.unwrap();
     }
 
-    /// Whether anybody ever asked for a piece.
+    /// Whether a piece was ever requested.
     pub(crate) fn was_asked(&self) -> bool {
         self.asked.get()
     }
 
-    /// Waits until nobody can ask any more.
+    /// Waits until no more pieces can be requested.
     pub(crate) async fn unwanted(&self) {
         self.sender.closed().await;
     }
@@ -247,7 +247,7 @@ impl Body for PieceBody {
     }
 }
 
-/// The whole body of an answer, and its trailers.
+/// Reads the whole body of a response, and its trailers.
 pub(crate) async fn read(response: Response<ForwardBody>) -> Result<(String, HeaderMap), BodyError> {
     let collected = response.into_body().collect().await?;
     let trailers = collected.trailers().cloned().unwrap_or_default();
@@ -259,7 +259,7 @@ pub(crate) async fn next(body: &mut ForwardBody) -> String {
     String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
 }
 
-/// A listener, and where it is.
+/// A listener, and its port.
 pub(crate) async fn listen() -> (TcpListener, u16) {
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -283,12 +283,12 @@ impl Peer {
         Self { stream, buffer: Vec::new() }
     }
 
-    /// The next request head, its empty line included.
+    /// Reads the next request head, including its empty line.
     pub(crate) async fn head(&mut self) -> String {
         self.until(b"\r\n\r\n").await
     }
 
-    /// What comes until `end`, with it.
+    /// Reads up to and including `end`.
     pub(crate) async fn until(&mut self, end: &[u8]) -> String {
         loop {
             if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
@@ -311,7 +311,7 @@ impl Peer {
         self.buffer.drain(..count).collect()
     }
 
-    /// As `take`, for more than is worth keeping.
+    /// Like `take`, but discards the bytes.
     pub(crate) async fn skip(&mut self, mut count: usize) {
         while count > 0 {
             if self.buffer.is_empty() {
@@ -327,7 +327,7 @@ impl Peer {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    /// Waits until the gate closes its end, and returns what it sent before.
+    /// Waits until the gate closes its end; returns how many bytes it sent before.
     pub(crate) async fn closed(&mut self) -> usize {
         let mut rest = Vec::new();
         // A reset is an end too.
@@ -335,7 +335,7 @@ impl Peer {
         self.buffer.len() + rest.len()
     }
 
-    /// Answers one request with a body of a few bytes.
+    /// Responds to one request with a short body.
     pub(crate) async fn serve(&mut self, body: &str) -> String {
         let head = self.head().await;
         self.say(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await;

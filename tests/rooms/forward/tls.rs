@@ -1,4 +1,4 @@
-//! Upstreams over TLS: what is verified, what is presented, which protocol is spoken.
+//! Upstreams over TLS: what is verified, what is presented, and which protocol is used.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::forward::support::{Ask, Gate, listen, read, settings, worker};
 
-/// A certificate authority, with files as an operator would have them.
+/// A certificate authority, with the files that an operator would have.
 struct Authority {
     folder: TempDir,
     signer: testkit::pki::Authority,

@@ -1,4 +1,4 @@
-//! Switching protocols: a client behind hyper's server, the gate in between, an upstream that switches or does not.
+//! Protocol upgrades: a client behind hyper's server, the gate in between, and an upstream that upgrades or does not.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -20,7 +20,7 @@ const SWITCHED: &str =
 
 type Outcome = Rc<RefCell<Option<(TunnelEnd, u64, u64)>>>;
 
-/// Serves one client with a gate in the way its listener does.
+/// Serves one client with a gate, as the gate's listener does.
 async fn front(gate: Rc<Gate>, outcome: Outcome) -> u16 {
     let (listener, port) = listen().await;
     drop(tokio::task::spawn_local(async move {
@@ -33,7 +33,7 @@ async fn front(gate: Rc<Gate>, outcome: Outcome) -> u16 {
     port
 }
 
-/// Forwards, answers, and runs the tunnel beside it, if there is one.
+/// Forwards a request, responds, and runs the tunnel, if there is one, in the background.
 async fn forward(
     gate: Rc<Gate>,
     outcome: Outcome,

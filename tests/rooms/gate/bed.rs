@@ -1,4 +1,4 @@
-//! A gate with one worker in this process, an upstream that records what reaches it, and raw sockets towards both.
+//! A gate with one worker in this process, an upstream that records what reaches it, and raw sockets to both.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -48,7 +48,7 @@ pub(crate) struct Bed {
 }
 
 impl Bed {
-    /// With settings that differ from patient ones.
+    /// Starts it with long timeouts and these changes to the settings.
     pub(crate) fn start(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = patient();
         change(&mut settings);
@@ -57,7 +57,7 @@ impl Bed {
         Self::run(settings, upstream, address)
     }
 
-    /// In front of an upstream that speaks HTTP/2; nothing is recorded.
+    /// Starts it in front of an upstream with HTTP/2; nothing is recorded.
     pub(crate) fn before_http2(upstream: SocketAddr) -> Self {
         Self::run(patient(), Recorder::start(), (Scheme::H2c, upstream))
     }
@@ -88,7 +88,7 @@ impl Bed {
         Self { address, upstream, metrics, settings, live, trigger, worker, log, guard: Some(guard) }
     }
 
-    /// Puts other routes into force.
+    /// Puts other routes in force.
     pub(crate) fn reload(&self, routes: &[RouteSettings]) {
         self.live.store(Arc::new(live(
             &self.settings,
@@ -112,7 +112,7 @@ impl Bed {
         Wire::plain(self.address)
     }
 
-    /// The sum of the series on the metrics page that have this name, and these labels among others.
+    /// The sum of the series on the metrics page with this name and these labels, among others.
     pub(crate) fn metric(&self, series: &str) -> u64 {
         let page = self.metrics.render().unwrap();
         let start = series.strip_suffix('}').unwrap_or(series);
@@ -120,7 +120,7 @@ impl Bed {
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
-    /// Waits until so many connections are open.
+    /// Waits until this many connections are open.
     pub(crate) fn until_open(&self, connections: u64) {
         self.until(r#"portcullis_connections{listener="public"}"#, connections);
     }
@@ -130,7 +130,7 @@ impl Bed {
         eventually(&format!("{series} is {value}"), || (self.metric(series) == value).then_some(()));
     }
 
-    /// Waits until nobody listens any more.
+    /// Waits until the listener is closed.
     pub(crate) fn until_closed(&self) {
         eventually("nobody listens", || TcpStream::connect(self.address).err());
     }
@@ -202,7 +202,7 @@ fn patient() -> Settings {
     }
 }
 
-/// `/open/…` for everybody, `/shadow/…` observed, `/…` with the scope `read`.
+/// `/open/…` is anonymous, `/shadow/…` is in shadow mode, `/…` requires the scope `read`.
 pub(crate) fn routes() -> Vec<RouteSettings> {
     let read = RouteSettings {
         path: "/{*rest}".into(),
@@ -291,7 +291,7 @@ pub(crate) fn token(client: &str, scope: &str) -> String {
     bound_token(client, scope, None)
 }
 
-/// The same, for the holder of the certificate with this thumbprint.
+/// Like [`token`], bound to the certificate with this thumbprint.
 pub(crate) fn bound_token(client: &str, scope: &str, certificate: Option<&[u8]>) -> String {
     let now = Timestamp::now().as_secs();
     let mut payload = serde_json::json!({
@@ -305,19 +305,19 @@ pub(crate) fn bound_token(client: &str, scope: &str, certificate: Option<&[u8]>)
     compact(&Signer::secret("HS256", SECRET), "HS256", header, payload.to_string().as_bytes())
 }
 
-/// A request on an open route.
+/// A request to an anonymous route.
 pub(crate) fn get(path: &str) -> Vec<u8> {
     format!("GET /open{path} HTTP/1.1\r\nHost: gate\r\n\r\n").into_bytes()
 }
 
-/// The `error` of a refusal.
+/// The `error` of a rejection.
 pub(crate) fn error_of(answer: &Answer) -> String {
     let json = answer.json();
     assert_eq!(json["request_id"], answer.field("x-request-id").unwrap());
     json["error"].as_str().unwrap().to_owned()
 }
 
-/// Sends as long as the other side takes it.
+/// Sends as long as the other side accepts data.
 pub(crate) fn while_taken(times: usize, mut send: impl FnMut() -> io::Result<()>) {
     for _ in 0..times {
         if send().is_err() {
@@ -326,16 +326,16 @@ pub(crate) fn while_taken(times: usize, mut send: impl FnMut() -> io::Result<()>
     }
 }
 
-/// A request as the upstream got it.
+/// A request as the upstream received it.
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) line: String,
     pub(crate) fields: Vec<(String, String)>,
-    /// `None`: it ended before its end.
+    /// `None` if the body was incomplete.
     pub(crate) body: Option<Vec<u8>>,
 }
 
-/// An upstream that records requests and answers by path.
+/// An upstream that records requests and responds by path.
 pub(crate) struct Recorder {
     server: RawUpstream,
     received: Receiver<Received>,
@@ -350,33 +350,33 @@ impl Recorder {
         Self { server, received, go }
     }
 
-    /// The next request that reached it.
+    /// Returns the next request that reached it.
     pub(crate) fn seen(&self) -> Received {
         self.received.recv_timeout(PATIENCE).expect("a request at the upstream")
     }
 
-    /// Waits until the heads of so many requests have reached it.
+    /// Waits until the heads of this many requests have reached it.
     pub(crate) fn reached(&self, count: usize) {
         drop(self.server.wait_for(count));
     }
 
-    /// The next request that reached it, while other tasks of this thread go on.
+    /// Returns the next request that reached it, while other tasks on this thread continue.
     pub(crate) async fn seen_meanwhile(&self) -> Received {
         eventually_async("a request at the upstream", || self.received.try_recv().ok()).await
     }
 
-    /// Nothing (else) has reached it.
+    /// Whether nothing (else) has reached it.
     pub(crate) fn is_untouched(&self) -> bool {
         matches!(self.received.try_recv(), Err(TryRecvError::Empty))
     }
 
-    /// Lets one answer go on that waits.
+    /// Lets one waiting response continue.
     pub(crate) fn go(&self) {
         self.go.send(()).unwrap();
     }
 }
 
-/// Answers one request.
+/// Handles one request.
 fn converse(exchange: &mut Exchange<'_>, report: &SyncSender<Received>, going: &Mutex<Receiver<()>>) -> Next {
     if exchange.request.target() == "/open/early" {
         // Before it has read anything.

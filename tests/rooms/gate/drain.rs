@@ -1,4 +1,4 @@
-//! The end: what is in flight finishes, what is idle is closed, what is left is cut.
+//! Shutdown: requests in flight finish, idle connections close, and what remains is ended.
 
 use portcullis::shutdown::Phase;
 

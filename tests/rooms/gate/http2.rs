@@ -18,7 +18,7 @@ use crate::gate::bed::{Bed, PATIENCE, token};
 use crate::gate::limits::SHORT;
 use crate::gate::secure::Certificates;
 
-/// A gate that speaks TLS, and a connection to it.
+/// A gate with TLS, and a connection to it.
 struct Client {
     send: SendRequest<Bytes>,
     ended: JoinHandle<Result<(), h2::Error>>,
@@ -46,7 +46,7 @@ impl Client {
         Self { send: send.ready().await.unwrap(), ended }
     }
 
-    /// Sends a request with a body and returns the whole answer, with the trailers or else no fields.
+    /// Sends a request with a body; returns the whole response, and whether it ended with its head.
     async fn ask(&mut self, request: Request<()>, body: &'static [u8]) -> (Response<Vec<u8>>, bool) {
         let (answer, mut stream) = self.send.send_request(request, body.is_empty()).unwrap();
         if !body.is_empty() {

@@ -1,4 +1,4 @@
-//! Answers of an upstream that speaks HTTP/2, on their way to a client that speaks HTTP/1.1.
+//! Responses of an HTTP/2 upstream on their way to an HTTP/1.1 client.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Response};
 
 use crate::gate::bed::{Bed, get};
 
-/// How a stream ends after the last byte that its length promised.
+/// How a stream ends after the last byte that its length announced.
 #[derive(Debug, Clone, Copy)]
 enum Ending {
     Data,
@@ -30,7 +30,7 @@ impl Ending {
     }
 }
 
-/// An upstream whose first answer promises four bytes, and ends once the sender says so; the others end at once.
+/// An upstream whose first response announces four bytes, and ends once the sender says so; the others end at once.
 fn upstream(ending: Ending) -> (SocketAddr, SyncSender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -8,7 +8,7 @@ use crate::gate::bed::{Bed, error_of, get};
 
 pub(crate) const SHORT: Duration = Duration::from_millis(300);
 
-/// Waits for the end of a connection, which must not come before `SHORT` is over.
+/// Waits for the end of a connection, which must not come before `SHORT` has passed.
 fn ends_after_short(client: &mut Wire, since: Instant) {
     assert!(client.is_closed());
     let took = since.elapsed();

@@ -3,7 +3,7 @@
 use crate::gate::bed::{Bed, get, token};
 use crate::gate::limits::SHORT;
 
-/// One request for each kind of decision; returns the token that passes.
+/// Sends one request for each kind of decision; returns the token that passes.
 fn play(bed: &Bed) -> String {
     let mut client = bed.connect();
     let good = token("app", "read");

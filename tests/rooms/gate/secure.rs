@@ -48,7 +48,7 @@ impl Certificates {
         self.folder.path().join(name)
     }
 
-    /// Lets the gate speak TLS, and ask for certificates of clients.
+    /// Configures TLS on the gate, with client certificates.
     pub(crate) fn serve(&self, settings: &mut Settings) {
         settings.tls = Some(ServerSettings {
             certificate: self.path("gate.pem"),
@@ -67,7 +67,7 @@ impl Certificates {
     }
 }
 
-/// One request over TLS; the status line that came back.
+/// Sends one request over TLS; returns the status line.
 fn ask(bed: &Bed, config: Arc<ClientConfig>, token: &str) -> String {
     use std::io::{BufRead as _, BufReader, Write as _};
     let tcp = TcpStream::connect(bed.address).unwrap();

@@ -1,4 +1,4 @@
-//! Every example SET of the specifications, and what real transmitters send.
+//! Every example SET in the specifications, and what real transmitters send.
 
 use portcullis::signals::ssf::{Answer, KeysAsked};
 use portcullis::time::Timestamp;
@@ -11,7 +11,7 @@ fn sets(document: &str) -> Vec<Value> {
     document["sets"].as_array().unwrap().clone()
 }
 
-/// A transmitter that these claims are from and for.
+/// A transmitter whose issuer and audience match these claims.
 fn fitting(claims: &Value, tolerant: bool) -> Settings {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let audience = if claims["aud"].is_array() { &claims["aud"][1] } else { &claims["aud"] };

@@ -1,5 +1,4 @@
-//! Tokens that must not be believed: every one is refused, with the code that RFC 8935 §2.4 has for it, and none gives
-//! an event.
+//! Tokens that must not be accepted: each is rejected with the right code of RFC 8935 §2.4, and none yields an event.
 
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ fn refused(settings: Settings, signer: &Signer, body: &str) -> String {
     words(received).join(" ")
 }
 
-/// The claims with one changed, or removed by null.
+/// The claims with one changed, or removed if it is null.
 fn with(name: &str, value: Value) -> Value {
     let mut claims = claims();
     let members = claims.as_object_mut().unwrap();

@@ -1,5 +1,5 @@
-//! Shared Signals: what every known form of a security event token comes down to, what is refused, and how it is
-//! answered over a socket.
+//! Shared Signals: the effect of every known form of a security event token, what is rejected, and the
+//! responses on a socket.
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail as the test does")]
 
 use std::sync::Arc;
@@ -22,14 +22,14 @@ mod hostile;
 mod push;
 mod subjects;
 
-/// The second that signals arrive in.
+/// The second at which signals arrive.
 const NOW: i64 = 1_767_225_600;
 const SET: Option<&str> = Some("application/secevent+jwt");
 const ISSUER: &str = "https://idp.example.com/";
 const AUDIENCE: &str = "https://gate.example.com";
 const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 
-/// A fresh signing key of a transmitter, `kid` "a".
+/// A new signing key of a transmitter, with `kid` "a".
 fn fresh_key() -> Signer {
     Signer::new("ES256", "a")
 }
@@ -38,7 +38,7 @@ fn key_set(signer: &Signer) -> String {
     json!({"keys": [signer.jwk()]}).to_string()
 }
 
-/// A token of these texts, whatever they are.
+/// Signs a token with any header and payload.
 fn sign(signer: &Signer, header: &str, payload: &str) -> String {
     compact(signer, "ES256", header.as_bytes(), payload.as_bytes())
 }
@@ -85,8 +85,8 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_secs(second)
 }
 
-/// What was received, in words: `kind name @seconds` for each event, and in brackets what was passed over; or the code
-/// of the refusal.
+/// Describes the result in words: `kind name @seconds` for each event, and in brackets what had no effect; or
+/// the code of the rejection.
 fn words(received: Result<Accepted, Unaccepted>) -> Vec<String> {
     let Accepted { events, passed_over, .. } = match received {
         Ok(accepted) => accepted,

@@ -1,5 +1,5 @@
-//! The endpoint over real sockets: tokens pushed to the admin listener, keys fetched from a transmitter that rotates
-//! them, and what is in force afterwards.
+//! The endpoint over real sockets: tokens pushed to the admin listener, keys fetched from a transmitter that
+//! rotates them, and what is in force afterwards.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -110,7 +110,7 @@ impl Gate {
         Self { address, metrics, revocations, log, _running: running }
     }
 
-    /// Status, head and body of the answer.
+    /// Status, head and body of the response.
     async fn call(&self, line: &str, fields: &[&str], body: &str) -> (u16, String, String) {
         let answer = testkit::call::call(self.address, line, fields, body).await;
         let lines = answer.head.fields.iter().map(|(name, value)| format!("\r\n{name}: {value}"));
@@ -272,7 +272,7 @@ async fn a_new_key_is_fetched_when_a_token_names_it() {
     assert_eq!(server.fetches(), 2, "one fetch per cooldown");
 }
 
-/// A refused signal is not repeated, so a transmitter's new key must be found with its first signal.
+/// A rejected signal is not repeated, so a transmitter's new key must be found with its first signal.
 #[tokio::test]
 async fn a_new_key_under_an_old_name_is_fetched_when_a_token_is_signed_by_it() {
     for header in
@@ -311,7 +311,7 @@ async fn without_keys_the_transmitter_is_asked_to_come_back() {
     assert_eq!(gate.judge("alice", Timestamp::now()), None);
 }
 
-/// A transmitter need not repeat what was refused, so the first signal waits for the first fetch of the keys.
+/// A transmitter need not repeat what was rejected, so the first signal waits for the first fetch of the keys.
 #[tokio::test]
 async fn a_signal_that_comes_before_the_first_keys_waits_for_them() {
     let signer = fresh_key();

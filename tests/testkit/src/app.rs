@@ -1,4 +1,4 @@
-//! A hyper server as upstream: HTTP/1.1, h2c, or HTTP/2 over TLS, with one answer per path and a record of requests.
+//! A hyper server as upstream: HTTP/1.1, h2c, or HTTP/2 over TLS. It gives one response per path and records requests.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,25 +19,25 @@ use tokio_rustls::TlsAcceptor;
 use crate::eventually;
 use crate::pki::Identity;
 
-/// The body type of clients and servers here.
+/// The body type of the test clients and servers.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// A body of these bytes.
+/// A body with these bytes.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).boxed_unsync()
 }
 
-/// No body.
+/// An empty body.
 pub fn empty() -> Body {
     Empty::new().boxed_unsync()
 }
 
-/// A body of these frames.
+/// A body with these frames.
 pub fn frames(frames: Vec<Frame<Bytes>>) -> Body {
     BodyExt::boxed_unsync(StreamBody::new(futures_util::stream::iter(frames.into_iter().map(Ok))))
 }
 
-/// What the upstream speaks.
+/// The protocol of the upstream.
 pub enum Speaks {
     /// HTTP/1.1 in clear text.
     Http1,
@@ -47,7 +47,7 @@ pub enum Speaks {
     H2Tls(Identity),
 }
 
-/// A request as it arrived.
+/// A request as it arrived at the upstream.
 #[derive(Debug, Clone)]
 pub struct Arrived {
     /// Its method.
@@ -56,26 +56,26 @@ pub struct Arrived {
     pub uri: Uri,
     /// Its version.
     pub version: Version,
-    /// Its fields.
+    /// Its header fields.
     pub headers: HeaderMap,
     /// How many bytes of body arrived.
     pub body: usize,
-    /// Its trailer fields, when the body has ended.
+    /// Its trailer fields, once the body has ended.
     pub trailers: Option<HeaderMap>,
-    /// Whether the body ended as it should.
+    /// Whether the body ended properly.
     pub complete: bool,
 }
 
 impl Arrived {
-    /// A field's value.
+    /// The value of a header field.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 }
 
-/// The upstream. Ends when dropped.
+/// The upstream. It stops when dropped.
 pub struct App {
-    /// Where it listens.
+    /// The address it listens on.
     pub address: SocketAddr,
     scheme: &'static str,
     state: Arc<State>,
@@ -113,12 +113,12 @@ impl App {
         Self { address, scheme, state, _stop: stop }
     }
 
-    /// The URL for the configuration; `localhost`, because a certificate may name it.
+    /// The URL for the configuration; uses `localhost`, because a certificate may name it.
     pub fn url(&self) -> String {
         format!("{}://localhost:{}", self.scheme, self.address.port())
     }
 
-    /// Every request so far.
+    /// All requests so far.
     pub fn arrived(&self) -> Vec<Arrived> {
         self.state.arrived.lock().unwrap().clone()
     }
@@ -130,7 +130,7 @@ impl App {
         })
     }
 
-    /// Sends an event on every open `/events` stream; how many there were.
+    /// Sends an event on every open `/events` stream; returns how many there were.
     pub fn emit(&self, event: &str) -> usize {
         self.state.events.send(Some(event.to_owned())).unwrap_or_default()
     }
@@ -196,7 +196,7 @@ where
     }
 }
 
-/// What the first segment of the path asks for.
+/// Produces the response that the first path segment selects.
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let index = {
@@ -213,7 +213,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<Body>
         arrived.len() - 1
     };
     if parts.method == Method::HEAD {
-        // hyper would send the body over HTTP/2.
+        // With HTTP/2, hyper would send the body.
         note_end(body, index, &state).await;
         return Response::builder().header("content-length", "5").body(empty()).unwrap();
     }
@@ -251,7 +251,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<Body>
     }
 }
 
-/// Reads the body to its end and notes how it ended.
+/// Reads the body to its end and records how it ended.
 async fn note_end(mut body: Incoming, index: usize, state: &State) {
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return };
@@ -270,7 +270,7 @@ fn note(frame: &Frame<Bytes>, index: usize, state: &State) {
     }
 }
 
-/// Sends the body back as it comes, then trailers: `x-checksum` with its length, and the request's `x-sent`.
+/// Sends the body back as it arrives, then trailers: `x-checksum` with its length, and the request's `x-sent`.
 fn echo(body: Incoming, index: usize, state: Arc<State>) -> Body {
     let start = (body, 0usize, HeaderMap::new(), false);
     let stream = futures_util::stream::unfold(start, move |(mut body, length, mut trailers, done)| {
@@ -298,7 +298,7 @@ fn echo(body: Incoming, index: usize, state: Arc<State>) -> Body {
     BodyExt::boxed_unsync(StreamBody::new(Box::pin(stream)))
 }
 
-/// Events as the test emits them.
+/// Streams the events that the test emits.
 fn events(state: &State) -> Body {
     let stream = futures_util::stream::unfold(state.events.subscribe(), |mut events| async move {
         let event = events.recv().await.ok().flatten()?;
@@ -307,7 +307,7 @@ fn events(state: &State) -> Body {
     BodyExt::boxed_unsync(StreamBody::new(Box::pin(stream)))
 }
 
-/// So many zero bytes in chunks of 64 KiB.
+/// A body of zero bytes in chunks of 64 KiB.
 fn zeros(length: usize) -> Body {
     const CHUNK: &[u8] = &[0; 64 * 1024];
     let stream = futures_util::stream::unfold(length, |left| async move {

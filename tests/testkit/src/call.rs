@@ -1,4 +1,4 @@
-//! One request on a connection that the runtime of a test drives, because the server runs on it, too.
+//! One request on a connection that the test's runtime drives, because the server runs on it, too.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::PATIENCE;
 use crate::wire::Answer;
 
-/// A request that asks for the connection to be closed; `fields` are whole lines.
+/// A request that asks to close the connection; `fields` are complete lines.
 pub fn request(line: &str, fields: &[&str], body: &str) -> String {
     let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
     let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
@@ -20,7 +20,7 @@ pub fn request(line: &str, fields: &[&str], body: &str) -> String {
 pub async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Answer {
     let (head, body) = request.split_at(request.find("\r\n\r\n").unwrap() + 4);
     stream.write_all(head.as_bytes()).await.unwrap();
-    // A body that is refused before it was read may meet a closed connection.
+    // A body that is rejected before it is read may find the connection closed.
     drop(stream.write_all(body.as_bytes()).await);
     let mut bytes = Vec::new();
     timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("an answer in time").unwrap();

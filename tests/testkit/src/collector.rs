@@ -1,5 +1,5 @@
-//! A collector that takes traces by OTLP over HTTP. It reads them by the field numbers of the protocol's own files, so that
-//! nothing of the product's encoding is in it.
+//! A collector that accepts traces by OTLP over HTTP. It decodes them by the field numbers in the protocol's
+//! own files, so that it does not depend on the product's encoder.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -11,11 +11,11 @@ use crate::raw_upstream::{Exchange, Next, RawUpstream, Seen};
 /// What the collector does with an export.
 #[derive(Clone, Copy)]
 pub enum Takes {
-    /// It takes everything.
+    /// It accepts everything.
     All,
-    /// It takes all but one span.
+    /// It accepts all but one span.
     AllButOne,
-    /// It answers with this status and takes nothing.
+    /// It responds with this status and accepts nothing.
     Nothing(&'static str),
     /// It answers with this status, takes nothing, and wants to be asked again after so many seconds.
     Later(&'static str, u32),
@@ -38,7 +38,7 @@ pub struct Collector {
     taken: Arc<Mutex<Vec<Span>>>,
 }
 
-/// A span, as it was exported.
+/// An exported span.
 #[derive(Clone, Debug)]
 pub struct Span {
     /// In hexadecimal digits.
@@ -47,62 +47,62 @@ pub struct Span {
     pub span_id: String,
     /// In hexadecimal digits; empty for a span without a parent.
     pub parent: String,
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// 2: of a server, 3: of a client.
+    /// 2 for a server, 3 for a client.
     pub kind: u64,
     /// In nanoseconds since the epoch.
     pub start: u64,
     /// In nanoseconds since the epoch.
     pub end: u64,
-    /// What it says; numbers as text.
+    /// Its attributes; numbers as text.
     pub attributes: BTreeMap<String, String>,
-    /// Its status is an error.
+    /// Whether its status is an error.
     pub is_error: bool,
-    /// Of the trace context, and whether its parent is remote.
+    /// The flags of the trace context, and whether its parent is remote.
     pub flags: u64,
-    /// What it is a span of.
+    /// The attributes of its resource.
     pub resource: BTreeMap<String, String>,
-    /// Name and version of what made it.
+    /// Name and version of its instrumentation scope.
     pub scope: (String, String),
 }
 
 impl Collector {
-    /// A collector that takes everything.
+    /// Starts a collector that accepts everything.
     pub fn start() -> Self {
         let (takes, taken) = (Arc::new(Mutex::new(Takes::All)), Arc::default());
         let upstream = RawUpstream::scripted(serve(&takes, &taken));
         Self { upstream, takes, taken }
     }
 
-    /// The same over TLS.
+    /// Like [`Self::start`], over TLS.
     pub fn with_tls(identity: &Identity) -> Self {
         let (takes, taken) = (Arc::new(Mutex::new(Takes::All)), Arc::default());
         let upstream = RawUpstream::with_tls(identity.server_config(&[], None), serve(&takes, &taken));
         Self { upstream, takes, taken }
     }
 
-    /// Its address, as the gate is configured with it.
+    /// Its URL for the gate's configuration.
     pub fn url(&self) -> String {
         self.upstream.url()
     }
 
-    /// What it does from now on.
+    /// Changes what it does with exports.
     pub fn set(&self, takes: Takes) {
         *self.takes.lock().unwrap() = takes;
     }
 
-    /// The exports that were sent to it, whatever it did with them.
+    /// The exports that it received, whatever it did with them.
     pub fn exports(&self) -> Vec<Seen> {
         self.upstream.seen()
     }
 
-    /// The spans that it took.
+    /// The spans that it accepted.
     pub fn spans(&self) -> Vec<Span> {
         self.taken.lock().unwrap().clone()
     }
 
-    /// Waits for a span that it took.
+    /// Waits for a span that it accepted.
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Span) -> bool) -> Span {
         eventually(what, || self.spans().into_iter().find(&wanted))
     }
@@ -116,7 +116,7 @@ impl Collector {
 }
 
 impl Span {
-    /// An attribute; empty when it has none of this name.
+    /// An attribute; empty if it is missing.
     pub fn text(&self, name: &str) -> &str {
         self.attributes.get(name).map_or("", String::as_str)
     }
@@ -160,7 +160,7 @@ fn serve(
     }
 }
 
-/// The spans of an `ExportTraceServiceRequest`.
+/// Decodes the spans of an `ExportTraceServiceRequest`.
 pub fn spans(request: &[u8]) -> Vec<Span> {
     let mut found = Vec::new();
     for resource_spans in messages(request, 1) {
@@ -206,7 +206,7 @@ fn attributes(message: &[u8], field: u64) -> impl Iterator<Item = (String, Strin
     })
 }
 
-/// A field of a protobuf message: bytes, or a number in whatever form.
+/// A field of a protobuf message: bytes, or a number in any encoding.
 enum Field<'b> {
     Bytes(&'b [u8]),
     Number(u64),

@@ -9,7 +9,7 @@ use std::thread;
 use crate::settings::Settings;
 use crate::{PATIENCE, within};
 
-/// The binary under test, which Cargo builds before the tests of the package: it lies in the folder above theirs.
+/// The binary under test, which Cargo builds before the tests of the package: it is in the folder above theirs.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -36,7 +36,7 @@ pub fn portcullis(arguments: &[&str]) -> Outcome {
     run_to_end(Command::new(binary()).args(arguments).stdin(Stdio::null()))
 }
 
-/// Runs a command of the binary to its end with this on its standard input.
+/// Runs a command of the binary to its end, with this standard input.
 pub fn portcullis_reading(arguments: &[&str], input: &[u8]) -> Outcome {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(input).unwrap();

@@ -10,32 +10,32 @@ use crate::metrics::Scrape;
 pub struct Block {
     /// The line of the fence, counted from 1.
     pub line: usize,
-    /// The heading that it stands under.
+    /// The heading above it.
     pub heading: String,
-    /// What stands behind the opening fence: `toml`.
+    /// The text after the opening fence, such as `toml`.
     pub language: String,
     /// The text between the fences.
     pub text: String,
-    /// Why no test runs it, by the comment `<!-- not run: … -->` above it.
+    /// Why no test runs it, according to the comment `<!-- not run: … -->` above it.
     pub not_run: Option<String>,
 }
 
-/// A metric as the table of docs/monitoring.md promises it; the name may end with `*`.
+/// A metric in the table of docs/monitoring.md; the name may end with `*`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PromisedMetric {
     /// The name.
     pub name: String,
-    /// The label names that its row states; a row of several names states the labels of each.
+    /// The labels that its row names; a row with several names lists the labels of each.
     pub labels: BTreeSet<String>,
 }
 
-/// The text of a file of the repository: `README.md`.
+/// The text of a file in the repository, such as `README.md`.
 pub fn document(path: &str) -> String {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The cells of the first table under a heading, without its head.
+/// The cells of the first table under a heading, without its header row.
 pub fn table(text: &str, heading: &str) -> Vec<Vec<String>> {
     let is_heading = |line: &&str| line.starts_with('#') && line.trim_start_matches('#').trim() == heading;
     let lines = text.lines().skip_while(|line| !is_heading(line)).skip(1);
@@ -50,7 +50,7 @@ fn cells(row: &str) -> Vec<String> {
     row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
 }
 
-/// What stands between backticks, in order.
+/// The texts between backticks, in order.
 pub fn quoted(cell: &str) -> Vec<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -81,7 +81,7 @@ pub fn blocks(text: &str) -> Vec<Block> {
     blocks
 }
 
-/// The text of the one block of a document that contains `key`.
+/// The text of the one block in a document that contains `key`.
 pub fn block(path: &str, key: &str) -> String {
     let found: Vec<Block> =
         blocks(&document(path)).into_iter().filter(|block| block.text.contains(key)).collect();
@@ -97,7 +97,7 @@ pub fn blocks_under(path: &str, heading: &str) -> Vec<Block> {
     found
 }
 
-/// The commands of a block of language `console`, without their prompt and comment.
+/// The commands in a block of language `console`, without prompt and comment.
 pub fn commands(text: &str) -> Vec<String> {
     let lines = text.lines().filter_map(|line| line.strip_prefix("$ "));
     lines.map(|line| line.split("  #").next().unwrap_or(line).trim().to_owned()).collect()
@@ -114,7 +114,7 @@ pub fn promised_metrics() -> Vec<PromisedMetric> {
     promised
 }
 
-/// The samples of a scrape that docs/monitoring.md does not promise, or with other labels than it states.
+/// The samples of a scrape that docs/monitoring.md does not list, or lists with other labels.
 pub fn unpromised(scrape: &Scrape) -> BTreeSet<String> {
     let promised = promised_metrics();
     let mut found = BTreeSet::new();
@@ -138,7 +138,7 @@ pub fn unpromised(scrape: &Scrape) -> BTreeSet<String> {
     found
 }
 
-/// The names in the table of docs/monitoring.md of which the scrape has no sample.
+/// The names in the table of docs/monitoring.md that have no sample in the scrape.
 pub fn absent(scrape: &Scrape) -> BTreeSet<String> {
     let there: BTreeSet<&str> = scrape.samples.iter().map(|(sample, ..)| family(scrape, sample)).collect();
     let names = promised_metrics().into_iter().map(|metric| metric.name);
@@ -150,7 +150,7 @@ pub fn absent(scrape: &Scrape) -> BTreeSet<String> {
         .collect()
 }
 
-/// The metric that a sample belongs to: without the endings of a histogram's samples.
+/// The metric that a sample belongs to: without the suffixes of a histogram's samples.
 fn family<'a>(scrape: &Scrape, sample: &'a str) -> &'a str {
     let mut beginnings = ["_bucket", "_sum", "_count"].iter().filter_map(|end| sample.strip_suffix(end));
     let is_histogram = |name: &&str| scrape.types.get(*name).is_some_and(|kind| kind == "histogram");

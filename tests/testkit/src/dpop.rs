@@ -1,4 +1,4 @@
-//! Proofs of possession (RFC 9449): right ones by default, wrong ones on request.
+//! Proofs of possession (RFC 9449): valid ones by default, invalid ones on request.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::tokens::{Signer, compact, unique};
 use crate::{b64, now};
 
-/// A proof in the making.
+/// A builder for a proof.
 #[derive(Clone)]
 pub struct DpopProof<'a> {
     signer: &'a Signer,
@@ -15,7 +15,7 @@ pub struct DpopProof<'a> {
 }
 
 impl Signer {
-    /// Its public key, with the members that make it a key and nothing else.
+    /// Its public key with only the required members.
     pub fn bare_jwk(&self) -> Value {
         let mut jwk = self.jwk();
         let members = jwk.as_object_mut().unwrap();
@@ -23,13 +23,13 @@ impl Signer {
         jwk
     }
 
-    /// RFC 7638, in base64url: `jkt` of the tokens that are bound to it.
+    /// The RFC 7638 thumbprint in base64url: the `jkt` of tokens that are bound to it.
     pub fn thumbprint(&self) -> String {
-        // `serde_json` sorts members, and writes no white space.
+        // `serde_json` sorts members and writes no white space.
         b64(digest(&SHA256, self.bare_jwk().to_string().as_bytes()))
     }
 
-    /// A good proof for a request with this token; without one, for a request for a token.
+    /// A valid proof for a request with this token; without a token, for a token request.
     pub fn proof(&self, method: &str, url: &str, token: Option<&str>) -> DpopProof<'_> {
         let header = json!({ "typ": "dpop+jwt", "alg": self.alg, "jwk": self.bare_jwk() });
         let mut claims = json!({ "jti": unique(), "htm": method, "htu": url, "iat": now() });
@@ -42,42 +42,42 @@ impl Signer {
 }
 
 impl<'a> DpopProof<'a> {
-    /// Another claim.
+    /// Sets a claim.
     #[must_use]
     pub fn claim(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.claims.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Without a claim.
+    /// Removes a claim.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.claims.remove(name);
         self
     }
 
-    /// Another member of the header.
+    /// Sets a member of the header.
     #[must_use]
     pub fn head(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.header.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Without a member of the header.
+    /// Removes a member of the header.
     #[must_use]
     pub fn headless(mut self, name: &str) -> Self {
         self.header.remove(name);
         self
     }
 
-    /// Signed by somebody else.
+    /// Signs with another key.
     #[must_use]
     pub fn signed_by(mut self, signer: &'a Signer) -> Self {
         self.signer = signer;
         self
     }
 
-    /// The field's value.
+    /// The value of the header field.
     pub fn build(&self) -> String {
         let text = |members: &Map<String, Value>| Value::Object(members.clone()).to_string();
         compact(self.signer, self.signer.alg, text(&self.header).as_bytes(), text(&self.claims).as_bytes())

@@ -1,4 +1,4 @@
-//! HTTP/2 by hand: frames and literal HPACK fields, right or wrong as a test wants them (RFC 9113, RFC 7541).
+//! HTTP/2 by hand: frames and literal HPACK fields, valid or invalid as a test needs them (RFC 9113, RFC 7541).
 
 use std::io;
 use std::time::Duration;
@@ -18,15 +18,15 @@ pub mod kind {
     pub const RST_STREAM: u8 = 3;
     /// Parameters of the connection.
     pub const SETTINGS: u8 = 4;
-    /// Only servers send it.
+    /// Only servers may send it.
     pub const PUSH_PROMISE: u8 = 5;
-    /// Asks for an answer.
+    /// Asks for an acknowledgement.
     pub const PING: u8 = 6;
     /// Ends the connection.
     pub const GOAWAY: u8 = 7;
-    /// Grants credit.
+    /// Grants flow-control credit.
     pub const WINDOW_UPDATE: u8 = 8;
-    /// Goes on with a field block.
+    /// Continues a field block.
     pub const CONTINUATION: u8 = 9;
 }
 
@@ -57,7 +57,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A field block of literals that are never indexed and not Huffman-coded: any bytes can be in them.
+/// A field block of literals that are never indexed and not Huffman-coded, so that any bytes are possible.
 pub fn block<N: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(N, V)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in fields {
@@ -92,20 +92,20 @@ pub fn headers<N: AsRef<[u8]>, V: AsRef<[u8]>>(stream: u32, flags: u8, fields: &
 /// How a stream, or its connection, ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// An answer with this status.
+    /// A response with this status.
     Status(u16),
     /// RST_STREAM with this code.
     Reset(u32),
     /// GOAWAY with this code.
     GoAway(u32),
-    /// The connection was closed without a word.
+    /// The connection was closed without an error code.
     Closed,
 }
 
-/// A connection that speaks frames.
+/// A connection on which frames are sent by hand.
 pub struct Frames {
     wire: Wire,
-    /// The head of a frame whose payload has not come in time.
+    /// The head of a frame whose payload has not arrived in time.
     head: Option<Vec<u8>>,
 }
 
@@ -115,7 +115,7 @@ impl Frames {
         Self::silent(gate).greeted()
     }
 
-    /// The same over a connection that is there already.
+    /// Like [`Self::connect`], on an existing connection.
     pub fn over(wire: Wire) -> Self {
         Self { wire, head: None }.greeted()
     }
@@ -126,18 +126,18 @@ impl Frames {
         self
     }
 
-    /// Connects and sends nothing yet.
+    /// Connects without sending anything.
     pub fn silent(gate: &Gate) -> Self {
         let config = gate.settings.authority().client_config(&["h2"], None);
         Self { wire: Wire::tls(gate.public, "localhost", config).unwrap(), head: None }
     }
 
-    /// Sends bytes. A connection that the other side has closed already is seen when reading.
+    /// Sends bytes. Reading reveals whether the other side has closed the connection.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         drop(self.wire.send(bytes));
     }
 
-    /// The same for a connection that must be open.
+    /// Sends bytes on a connection that must be open.
     ///
     /// # Errors
     /// When the other side has closed or reset it.
@@ -145,11 +145,10 @@ impl Frames {
         self.wire.send(bytes)
     }
 
-    /// Reads a frame. Settings and pings are acknowledged. What came of a frame that is not complete in time is kept for
-    /// the next call.
+    /// Reads a frame. Settings and pings are acknowledged. A partial frame is kept for the next call.
     ///
     /// # Errors
-    /// When nothing comes in time, or the connection has ended.
+    /// When nothing arrives in time, or the connection has ended.
     pub fn read(&mut self) -> io::Result<Frame> {
         let head = match self.head.take() {
             Some(head) => head,
@@ -177,7 +176,7 @@ impl Frames {
         self.wire.set_patience(limit);
     }
 
-    /// Reads until this stream has an answer or its end, or the connection ends.
+    /// Reads until this stream has a response or has ended, or the connection ends.
     pub fn end_of(&mut self, stream: u32) -> End {
         for _ in 0..100_000 {
             let frame = match self.read() {
@@ -205,7 +204,7 @@ fn number(bytes: &[u8]) -> u32 {
     u32::from_be_bytes(bytes[..4].try_into().unwrap())
 }
 
-/// The status of an answer: its first field, indexed (RFC 7541 appendix A) or literal with the indexed name `:status`.
+/// The status of a response: its first field, indexed (RFC 7541 appendix A) or literal with the indexed name `:status`.
 fn status_of(frame: &Frame) -> u16 {
     let block = &frame.payload;
     // A dynamic table size update may come first.
@@ -219,12 +218,12 @@ fn status_of(frame: &Frame) -> u16 {
         0x8d => 404,
         0x8e => 500,
         0x48 | 0x08 | 0x18 => literal_status(&block[1..]),
-        // Our own block repeated on the connection comes from the dynamic table; each test uses one request per connection.
+        // A repeated block of our own would come from the dynamic table; each test uses one request per connection.
         other => panic!("a field block that starts with {other:#x}"),
     }
 }
 
-/// A status as text, Huffman-coded or not (RFC 7541 section 5.2).
+/// Decodes a status as text, Huffman-coded or not (RFC 7541 section 5.2).
 pub fn literal_status(bytes: &[u8]) -> u16 {
     let length = usize::from(bytes[0] & 0x7f);
     let text = &bytes[1..=length];

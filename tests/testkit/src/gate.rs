@@ -1,4 +1,4 @@
-//! The built binary as a process of the test: started on free ports, watched through its log, ended on drop.
+//! The built binary as a process of the test: started on free ports, observed through its log, stopped on drop.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -41,19 +41,19 @@ impl Gate {
         Self::launch_with(settings, |_| {})
     }
 
-    /// The same with a say in how the process is started.
+    /// Like [`Self::launch`]; `prepare` can change how the process is started.
     pub fn launch_with(settings: &Settings, prepare: impl FnOnce(&mut Command)) -> Self {
         Self::launch_as(Command::new(binary()), settings, prepare)
     }
 
-    /// The same through a program that replaces itself by the one it is given, such as `prlimit`.
+    /// Like [`Self::launch`], through a program that replaces itself with the one it is given, such as `prlimit`.
     pub fn launch_under(program: &[&str], settings: &Settings) -> Self {
         let mut command = Command::new(program[0]);
         command.args(&program[1..]).arg(binary());
         Self::launch_as(command, settings, |_| {})
     }
 
-    /// The same for one that may not start: what it said, and its exit code, if it did not.
+    /// Like [`Self::launch`] for a gate that may not start: returns its output and exit code if it did not.
     pub fn attempt(settings: &Settings) -> Result<Self, (String, Option<i32>)> {
         Self::spawn(Command::new(binary()), settings, |_| {})
     }
@@ -87,7 +87,7 @@ impl Gate {
         Ok(gate)
     }
 
-    /// The address that a listener was bound to, as the log tells; or what the process said before it ended.
+    /// The address that a listener was bound to, according to the log; or the output of a process that has ended.
     fn listening(&mut self, listener: &str) -> Result<SocketAddr, (String, Option<i32>)> {
         eventually(&format!("the gate tells where its {listener} listener is"), || {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -102,7 +102,7 @@ impl Gate {
         })
     }
 
-    /// Waits until `/ready` answers 200.
+    /// Waits until `/ready` responds with 200.
     pub fn wait_until_ready(&self) {
         eventually("the gate is ready", || {
             let (status, body) = self.readiness();
@@ -117,7 +117,7 @@ impl Gate {
         (answer.status(), answer.json())
     }
 
-    /// `GET` on the telemetry listener.
+    /// Sends `GET` to the telemetry listener.
     pub fn telemetry(&self, path: &str) -> Answer {
         let mut wire = Wire::plain(self.telemetry);
         wire.exchange(format!("GET {path} HTTP/1.1\r\nHost: telemetry\r\nConnection: close\r\n\r\n")).unwrap()
@@ -133,7 +133,7 @@ impl Gate {
         eventually(what, || probe(&self.metrics()))
     }
 
-    /// A connection to the public listener: over TLS with HTTP/1.1 when the gate has TLS.
+    /// Connects to the public listener: over TLS with HTTP/1.1 if the gate has TLS.
     pub fn connect(&self) -> Wire {
         if self.settings.has_tls() {
             let config = self.settings.authority().client_config(&["http/1.1"], None);
@@ -149,7 +149,7 @@ impl Gate {
         format!("{scheme}://localhost:{}{path}", self.public.port())
     }
 
-    /// Runs curl against the public listener and returns what it printed.
+    /// Runs curl against the public listener and returns its output.
     pub fn curl(&self, path: &str, arguments: &[&str]) -> String {
         let (url, ca) = (self.url(path), self.settings.folder().join("ca.pem"));
         let resolve = format!("localhost:{}:127.0.0.1", self.public.port());
@@ -160,18 +160,18 @@ impl Gate {
         crate::tools::run("curl", &[&all[..], arguments].concat())
     }
 
-    /// A request in the making.
+    /// Starts building a request.
     pub fn request(&self, method: &str, target: &str) -> Request<'_> {
         let fields = vec![("Host".to_owned(), "api.test".to_owned())];
         Request { gate: self, method: method.to_owned(), target: target.to_owned(), fields, body: Vec::new() }
     }
 
-    /// `GET` in the making.
+    /// Starts building a `GET` request.
     pub fn get(&self, target: &str) -> Request<'_> {
         self.request("GET", target)
     }
 
-    /// Does something that makes the gate decide once, and tells what was decided: `deny/expired`.
+    /// Runs `act`, which must cause one decision, and returns the decision, such as `deny/expired`.
     pub fn decision<T>(&self, act: impl FnOnce() -> T) -> (T, String) {
         let before = self.metrics().decisions();
         let done = act();
@@ -203,19 +203,19 @@ impl Gate {
         assert!(status.success(), "kill -{name}");
     }
 
-    /// Ends the process without a warning.
+    /// Kills the process.
     pub fn kill(&mut self) {
         self.signal("KILL");
         self.wait_for_exit(PATIENCE);
     }
 
-    /// Ends the process in its own order.
+    /// Stops the process gracefully.
     pub fn stop(&mut self) {
         self.signal("TERM");
         assert_eq!(self.wait_for_exit(PATIENCE).code(), Some(0), "{}", self.log.text());
     }
 
-    /// The process's number.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -230,7 +230,7 @@ impl Gate {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// A number of `/proc/PID/status` in KiB, such as `VmHWM`.
+    /// A value of `/proc/PID/status` in KiB, such as `VmHWM`.
     pub fn memory(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
@@ -242,14 +242,14 @@ impl Gate {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
-    /// Waits until this many reloads have ended as `result` says.
+    /// Waits until this many reloads have ended with `result`.
     pub fn wait_for_reloads(&self, result: &str, count: f64) {
         self.wait_for_metric(&format!("{count} reloads with result {result}"), |scrape| {
             (scrape.sum("portcullis_config_reloads_total", &[("result", result)]) >= count).then_some(())
         });
     }
 
-    /// How many reloads ended as `result` says.
+    /// How many reloads ended with `result`.
     pub fn reloads(&self, result: &str) -> f64 {
         self.metrics().sum("portcullis_config_reloads_total", &[("result", result)])
     }
@@ -265,7 +265,7 @@ impl Drop for Gate {
     }
 }
 
-/// A request to a gate, on a connection of its own.
+/// A builder for a request to a gate, which is sent on a connection of its own.
 #[derive(Clone)]
 pub struct Request<'a> {
     gate: &'a Gate,
@@ -276,7 +276,7 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Adds a field.
+    /// Adds a header field.
     pub fn field(mut self, name: &str, value: &str) -> Self {
         if name.eq_ignore_ascii_case("host") {
             self.fields.retain(|(name, _)| name != "Host");
@@ -285,12 +285,12 @@ impl Request<'_> {
         self
     }
 
-    /// Presents a token.
+    /// Adds a bearer token.
     pub fn token(self, token: &str) -> Self {
         self.field("Authorization", &format!("Bearer {token}"))
     }
 
-    /// Sends this body with its length.
+    /// Sets the body, and sends its length.
     pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
         self.body = body.as_ref().to_vec();
         let length = self.body.len().to_string();
@@ -309,7 +309,7 @@ impl Request<'_> {
         bytes
     }
 
-    /// Sends it and reads the answer.
+    /// Sends it and reads the response.
     pub fn send(&self) -> Answer {
         self.gate.connect().exchange(self.bytes()).unwrap()
     }

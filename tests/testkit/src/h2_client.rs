@@ -21,10 +21,10 @@ use crate::gate::Gate;
 #[derive(Clone)]
 pub struct H2Client(SendRequest<Body>);
 
-/// An answer, read to its end.
+/// A complete response.
 #[derive(Debug)]
 pub struct H2Answer {
-    /// Status and fields.
+    /// Status and header fields.
     pub head: http::response::Parts,
     /// The body.
     pub body: Bytes,
@@ -52,19 +52,19 @@ impl H2Client {
         Self(sender)
     }
 
-    /// Sends a request; answers when the response's head is there.
+    /// Sends a request; returns once the head of the response has arrived.
     pub async fn start(&mut self, request: Request<Body>) -> Result<Response<Incoming>, hyper::Error> {
         self.0.ready().await?;
         self.0.send_request(request).await
     }
 
-    /// Sends a request and reads the answer to its end.
+    /// Sends a request and reads the complete response.
     pub async fn exchange(&mut self, request: Request<Body>) -> Result<H2Answer, hyper::Error> {
         collect(self.start(request).await?).await
     }
 }
 
-/// An HTTP/2 connection on a thread of its own that asks for nothing; the thread ends with the connection.
+/// Opens an HTTP/2 connection on a thread of its own, without sending requests; the thread ends with the connection.
 pub fn idle(gate: &Gate) -> std::thread::JoinHandle<()> {
     let (address, config) = (gate.public, gate.settings.authority().client_config(&["h2"], None));
     let (greeted, wait) = std::sync::mpsc::sync_channel(1);
@@ -82,7 +82,7 @@ pub fn idle(gate: &Gate) -> std::thread::JoinHandle<()> {
     thread
 }
 
-/// Reads an answer to its end.
+/// Reads a response to its end.
 pub async fn collect(response: Response<Incoming>) -> Result<H2Answer, hyper::Error> {
     let (head, body) = response.into_parts();
     let collected = body.collect().await?;
@@ -90,12 +90,12 @@ pub async fn collect(response: Response<Incoming>) -> Result<H2Answer, hyper::Er
     Ok(H2Answer { head, body: collected.to_bytes(), trailers })
 }
 
-/// A TLS connection to the gate's public listener that offers one protocol.
+/// Opens a TLS connection to the gate's public listener that offers one protocol.
 pub async fn tls(gate: &Gate, alpn: &str) -> TlsStream<TcpStream> {
     tls_to(gate.public, gate.settings.authority().client_config(&[alpn], None)).await
 }
 
-/// A TLS connection to `localhost` at this address.
+/// Opens a TLS connection to `localhost` at this address.
 pub async fn tls_to(address: SocketAddr, config: rustls::ClientConfig) -> TlsStream<TcpStream> {
     let socket = TcpStream::connect(address).await.unwrap();
     socket.set_nodelay(true).unwrap();

@@ -1,4 +1,4 @@
-//! Where a gate gets an issuer's keys from: a file, or a server that can be told to misbehave.
+//! The sources of an issuer's keys: a file, or a server that can be made to misbehave.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::pki::Identity;
 use crate::raw_upstream::{Exchange, Next, RawUpstream};
 
-/// An issuer's source of keys in the configuration.
+/// The key source of an issuer in the configuration.
 pub enum Source {
     /// A JWKS file, relative to the configuration.
     File(String),
@@ -20,7 +20,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The line of the issuer's table.
+    /// The line for the issuer's table.
     pub fn toml(&self) -> String {
         match self {
             Self::File(path) => format!("jwks_file = {path:?}"),
@@ -31,27 +31,27 @@ impl Source {
     }
 }
 
-/// What the key server does with a request for keys.
+/// How the key server responds to a request for keys.
 #[derive(Clone)]
 pub enum Answer {
     /// 200 with this JSON.
     Keys(Value),
     /// These bytes as the whole response.
     Raw(Vec<u8>),
-    /// Nothing: the connection stays open and silent until the client closes it.
+    /// No response: the connection stays open and silent until the client closes it.
     Silence,
     /// The connection is closed at once.
     HangUp,
 }
 
-/// An HTTP server for key sets, which counts how often it is asked.
+/// An HTTP server for key sets, which counts requests.
 pub struct KeyServer {
     upstream: RawUpstream,
     answer: Arc<Mutex<Answer>>,
 }
 
 impl KeyServer {
-    /// Serves this key set at `/jwks`, and OpenID metadata that names it.
+    /// Serves this key set at `/jwks`, and OpenID metadata that refers to it.
     pub fn start(keys: Value) -> Self {
         let answer = Arc::new(Mutex::new(Answer::Keys(keys)));
         let current = answer.clone();
@@ -59,7 +59,7 @@ impl KeyServer {
         Self { upstream, answer }
     }
 
-    /// The same over TLS.
+    /// Like [`Self::start`], over TLS.
     pub fn with_tls(keys: Value, identity: &Identity) -> Self {
         let answer = Arc::new(Mutex::new(Answer::Keys(keys)));
         let current = answer.clone();
@@ -68,12 +68,12 @@ impl KeyServer {
         Self { upstream, answer }
     }
 
-    /// What it answers from now on.
+    /// Changes how it responds.
     pub fn set(&self, answer: Answer) {
         *self.answer.lock().unwrap() = answer;
     }
 
-    /// The key set from now on.
+    /// Changes the key set.
     pub fn set_keys(&self, keys: Value) {
         self.set(Answer::Keys(keys));
     }
@@ -83,7 +83,7 @@ impl KeyServer {
         format!("{}/jwks", self.upstream.url())
     }
 
-    /// The URL of the key set with `localhost` for the address.
+    /// The URL of the key set, with `localhost` instead of the address.
     pub fn named_jwks_url(&self) -> String {
         format!("{}/jwks", self.upstream.named_url())
     }
@@ -93,12 +93,12 @@ impl KeyServer {
         self.upstream.url()
     }
 
-    /// How often the keys were asked for.
+    /// How often the keys were requested.
     pub fn fetches(&self) -> usize {
         self.upstream.seen().iter().filter(|seen| seen.target() == "/jwks").count()
     }
 
-    /// How often the metadata was asked for.
+    /// How often the metadata was requested.
     pub fn discoveries(&self) -> usize {
         self.upstream.seen().iter().filter(|seen| seen.target().contains("/.well-known/")).count()
     }

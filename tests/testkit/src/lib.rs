@@ -1,7 +1,7 @@
-//! What the tests are made of: the real binary and everything around it, on loopback.
+//! The building blocks of the tests: the real binary and everything around it, on loopback.
 //!
-//! Nothing here links the product: a gate is driven through its configuration, its sockets and its signals. A failed
-//! expectation of a helper fails the test that called it.
+//! Nothing here links the product: a gate is driven through its configuration, its sockets and its signals. A
+//! failed expectation in a helper fails the test that called it.
 
 pub mod app;
 pub mod call;
@@ -32,15 +32,15 @@ pub mod wire;
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for anything before it fails. Generous: the machine may be busy.
+/// How long a test waits for anything before it fails. Generous, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Polls until `probe` answers; fails the test when it does not within [`PATIENCE`].
+/// Polls until `probe` returns a value; fails the test if it does not within [`PATIENCE`].
 pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
     within(PATIENCE, what, probe)
 }
 
-/// Polls until `probe` answers; fails the test when it does not within `limit`.
+/// Polls until `probe` returns a value; fails the test if it does not within `limit`.
 pub fn within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {
@@ -52,8 +52,8 @@ pub fn within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<
     }
 }
 
-/// The same for a test that has a runtime: other tasks go on meanwhile. On a paused clock the polling takes no time, and
-/// the deadline is that of the real clock.
+/// Like [`eventually`], for a test with a runtime: other tasks continue meanwhile. On a paused clock the
+/// polling takes no time; the deadline is on the real clock.
 pub async fn eventually_async<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -65,18 +65,18 @@ pub async fn eventually_async<T>(what: &str, mut probe: impl FnMut() -> Option<T
     }
 }
 
-/// Lets time pass where its passing is the point and nothing announces its end: a cooldown, the pause of a slow peer.
-/// Longer than asked for must do no harm; where a condition tells, wait with [`eventually`] instead.
+/// Lets time pass where its passing is the point and nothing announces its end: a cooldown, the pause of a slow
+/// peer. A longer pause must do no harm; if a condition can be observed, wait with [`eventually`] instead.
 pub fn let_pass(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// The same for a test that has a runtime: other tasks go on meanwhile, and a paused clock is moved on.
+/// Like [`let_pass`], for a test with a runtime: other tasks continue meanwhile, and a paused clock advances.
 pub async fn let_pass_async(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-/// Runs a test's async part on this thread, with a deadline.
+/// Runs the async part of a test on this thread, with a deadline.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -89,7 +89,7 @@ pub fn now() -> i64 {
     now_ms().div_euclid(1000)
 }
 
-/// Milliseconds since the Unix epoch, on the clock that the gate reads too.
+/// Milliseconds since the Unix epoch, on the clock that the gate also reads.
 #[expect(clippy::disallowed_methods, reason = "tests make tokens for the real clock")]
 pub fn now_ms() -> i64 {
     let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();

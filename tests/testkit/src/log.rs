@@ -1,4 +1,4 @@
-//! What a process prints, line by line, while it runs.
+//! Collects what a process prints, line by line, while it runs.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::Child;
@@ -14,7 +14,7 @@ use crate::eventually;
 #[derive(Clone, Default)]
 pub struct Log {
     lines: Arc<Mutex<Vec<String>>>,
-    /// Pipes that are still read.
+    /// The pipes that are still being read.
     open: Arc<AtomicUsize>,
 }
 
@@ -42,12 +42,12 @@ impl Log {
         });
     }
 
-    /// Waits until everything that was printed has been read; the process has ended.
+    /// Waits until everything that the process printed has been read; the process has ended.
     pub fn wait_for_end(&self) {
         eventually("the end of the log", || (self.open.load(Ordering::SeqCst) == 0).then_some(()));
     }
 
-    /// Everything.
+    /// Everything that was printed.
     pub fn text(&self) -> String {
         self.lines.lock().unwrap().join("\n")
     }

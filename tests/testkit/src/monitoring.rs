@@ -1,4 +1,4 @@
-//! `config/monitoring` as data: the rules and their tests as they are written there, and the queries of the dashboard.
+//! `config/monitoring` as data: the rules and their tests as written there, and the queries of the dashboard.
 
 use std::collections::BTreeSet;
 
@@ -39,11 +39,11 @@ pub const DASHBOARD: &str = "config/monitoring/grafana-dashboard.json";
 /// A rule of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// The alert, or the series that is recorded.
+    /// The alert, or the recorded series.
     pub name: String,
     /// Whether it is an alert.
     pub is_alert: bool,
-    /// What is evaluated.
+    /// The expression that is evaluated.
     pub expression: String,
     /// The lines below it: labels and annotations.
     pub lines: Vec<String>,
@@ -56,11 +56,11 @@ pub struct Selector {
     pub name: String,
     /// The whole selector, without a range.
     pub text: String,
-    /// The labels that it asks for.
+    /// The labels that it matches.
     pub labels: BTreeSet<String>,
 }
 
-/// The rules of a file that is laid out as those of the repository are.
+/// Parses the rules of a file that is formatted like those in the repository.
 pub fn rules(text: &str) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
     let mut block_depth = None;
@@ -94,12 +94,12 @@ pub fn all_rules() -> Vec<Rule> {
     RULE_FILES.iter().flat_map(|path| rules(&document(path))).collect()
 }
 
-/// The dashboard as it is imported.
+/// The dashboard as JSON.
 pub fn dashboard() -> Value {
     serde_json::from_str(&document(DASHBOARD)).expect("the dashboard is JSON")
 }
 
-/// Title and expression of each query of the dashboard.
+/// Title and expression of each query in the dashboard.
 pub fn dashboard_queries(dashboard: &Value) -> Vec<(String, String)> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -148,7 +148,7 @@ pub fn selectors(expression: &str) -> BTreeSet<Selector> {
     found
 }
 
-/// The length of `{…}`, whose values may have braces.
+/// The length of `{…}`, whose values may contain braces.
 fn end_of_matchers(text: &str) -> usize {
     let mut is_quoted = false;
     let end = text.char_indices().find(|(_, c)| {

@@ -1,4 +1,4 @@
-//! What an operator does to a running gate, and learns from it: events, lists, verdicts.
+//! What an operator does with a running gate, and learns from it: events, lists, verdicts.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ impl Gate {
         Wire::plain(self.admin).exchange(admin_call(method, target, &body)).unwrap()
     }
 
-    /// Publishes an event, or several; they are in force when this returns.
+    /// Publishes one or several events; they are in force when this returns.
     pub fn publish(&self, event: &Value) -> Value {
         let answer = self.operate("POST", "/v1/events", Some(event));
         assert_eq!(answer.status(), 202, "{}", answer.text());
@@ -36,20 +36,20 @@ impl Gate {
         answer.json()["items"].as_array().unwrap().clone()
     }
 
-    /// What the gate would say of a token, which leaves no trace: `allowed`, or the reason why not.
+    /// The gate's verdict on a token, without leaving a trace: `allowed`, or the reason for the denial.
     pub fn would_say(&self, token: &str) -> String {
         let question = json!({"token": token, "method": "GET", "path": "/anything"});
         let answer = self.operate("POST", "/v1/explain", Some(&question)).json();
         answer["reason"].as_str().unwrap_or("allowed").to_owned()
     }
 
-    /// The reason for which the gate refuses this token.
+    /// The reason for which the gate rejects this token.
     pub fn reason(&self, token: &str) -> String {
         let (_, decision) = self.decision(|| self.get("/anything").token(token).send());
         decision.strip_prefix("deny/").unwrap_or(&decision).to_owned()
     }
 
-    /// How many streams were cut for this reason.
+    /// How many streams were ended for this reason.
     pub fn cuts(&self, reason: &str) -> f64 {
         self.metrics().sum("portcullis_streams_cut_total", &[("reason", reason)])
     }

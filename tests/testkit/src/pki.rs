@@ -1,4 +1,4 @@
-//! Certificates made for one test.
+//! Certificates generated for one test.
 
 use aws_lc_rs::digest;
 use rcgen::{
@@ -25,7 +25,7 @@ pub struct Identity {
 }
 
 impl Authority {
-    /// A fresh authority.
+    /// Creates a new authority.
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -81,14 +81,14 @@ impl Authority {
         Identity { chain: certificate.pem(), key: key.serialize_pem() }
     }
 
-    /// The roots that contain this authority alone.
+    /// A root store that contains only this authority.
     pub fn roots(&self) -> rustls::RootCertStore {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
         roots
     }
 
-    /// A TLS client that trusts this authority, offers `alpn` and shows `identity`.
+    /// A TLS client configuration that trusts this authority, offers `alpn` and presents `identity`.
     pub fn client_config(&self, alpn: &[&str], identity: Option<&Identity>) -> rustls::ClientConfig {
         let builder = rustls::ClientConfig::builder().with_root_certificates(self.roots());
         let mut config = match identity {
@@ -103,22 +103,22 @@ impl Authority {
 }
 
 impl Identity {
-    /// The chain, decoded.
+    /// The certificate chain, decoded.
     pub fn chain_der(&self) -> Vec<CertificateDer<'static>> {
         CertificateDer::pem_slice_iter(self.chain.as_bytes()).collect::<Result<_, _>>().unwrap()
     }
 
-    /// The key, decoded.
+    /// The private key, decoded.
     pub fn key_der(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap()
     }
 
-    /// The certificate's thumbprint as RFC 8705 writes it into a token: `x5t#S256`.
+    /// The certificate's thumbprint as in tokens (RFC 8705): `x5t#S256`.
     pub fn thumbprint(&self) -> String {
         b64(digest::digest(&digest::SHA256, &self.chain_der()[0]))
     }
 
-    /// A TLS server with this identity.
+    /// A TLS server configuration with this identity.
     pub fn server_config(&self, alpn: &[&str], client_ca: Option<&Authority>) -> rustls::ServerConfig {
         let builder = rustls::ServerConfig::builder();
         let builder = match client_ca {

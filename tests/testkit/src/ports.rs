@@ -1,25 +1,25 @@
-//! Ports for programs that cannot be given port 0: those that start again at the same address, or do not say where they
-//! listen. All others choose their ports themselves.
+//! Ports for programs that cannot use port 0: those that restart at the same address, or do not report where
+//! they listen. All others choose their ports themselves.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{self, UnixListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How far above a port lies the one that belongs to it: the bus of a Redis cluster.
+/// The distance from a port to the one reserved with it: the bus of a Redis cluster.
 const BUS: u16 = 10_000;
 
-/// A port that nobody listens on, and that no other test is given while the value lives, whether a program listens on it
-/// or not. It lies below the ports that the system hands out, so that no connection and no listener on port 0 takes it.
+/// A free port that no other test receives while this value lives, whether a program listens on it or not. It
+/// is below the ephemeral ports, so that no connection and no listener on port 0 uses it.
 pub struct ClaimedPort {
-    /// Where it is, on loopback.
+    /// Its address on loopback.
     pub address: SocketAddr,
-    /// The claim is a name without a file, which the kernel forgets with the process.
+    /// The claim is an abstract Unix socket, which disappears with the process.
     _claim: UnixListener,
 }
 
 impl ClaimedPort {
-    /// Claims a port, and the one for a cluster's bus above it.
+    /// Claims a port, and the one above it for a cluster's bus.
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         for _ in 0..10_000 {
@@ -42,7 +42,8 @@ impl ClaimedPort {
     }
 }
 
-/// The same as an address for as long as the process of the test lives; nobody listens there, unless the test does.
+/// Claims a port for as long as the test process lives, and returns its address; nobody listens there
+/// unless the test does.
 pub fn reserved() -> SocketAddr {
     let port = ClaimedPort::new();
     let address = port.address;

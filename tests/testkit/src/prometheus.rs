@@ -1,4 +1,4 @@
-//! A real Prometheus server as a process of the test: on a free port, with a folder of its own, ended on drop.
+//! A real Prometheus server as a process of the test: on a free port, with a folder of its own, stopped on drop.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ pub struct PrometheusServer {
 }
 
 impl PrometheusServer {
-    /// Starts one with these targets, by job, and these files of rules of the repository.
+    /// Starts a server with these targets, by job, and these rule files of the repository.
     pub fn start(targets: &[(&str, SocketAddr)], rules: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("portcullis-prometheus-").tempdir().unwrap();
         let paths: Vec<PathBuf> = rules.iter().map(|rules| root().join(rules)).collect();
@@ -63,7 +63,7 @@ impl PrometheusServer {
         });
     }
 
-    /// The samples of an expression at this moment, or what is wrong with the expression.
+    /// The current samples of an expression, or what is wrong with the expression.
     pub fn query(&self, expression: &str) -> Result<Vec<Value>, String> {
         let body = format!("query={}", percent_encoded(expression));
         let answer = self.call(&format!(

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 upstream over raw sockets: it records the exact bytes that reach it and answers from a script.
+//! An HTTP/1.1 upstream on raw sockets: it records the exact bytes that it receives and responds from a script.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::eventually;
 use crate::wire::{Duplex, Wire};
 
-/// What a script decides about the connection after an answer.
+/// What a script does with the connection after a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Keep it for another request.
@@ -25,7 +25,7 @@ pub enum Next {
 /// A request as it arrived.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// Which connection brought it.
+    /// The number of the connection it arrived on.
     pub connection: usize,
     /// The head with its final empty line.
     pub head: Vec<u8>,
@@ -83,9 +83,9 @@ impl Seen {
 
 type Script = dyn Fn(&mut Exchange<'_>) -> Next + Send + Sync;
 
-/// The upstream. Ends with its connections when dropped.
+/// The upstream. It stops, and closes its connections, when dropped.
 pub struct RawUpstream {
-    /// Where it listens.
+    /// The address it listens on.
     pub address: SocketAddr,
     scheme: &'static str,
     state: Arc<State>,
@@ -101,17 +101,17 @@ struct State {
 }
 
 impl RawUpstream {
-    /// Answers everything with 200 and `ok`.
+    /// Responds to everything with 200 and `ok`.
     pub fn start() -> Self {
         Self::scripted(|exchange| exchange.ok("ok"))
     }
 
-    /// Answers as the script says.
+    /// Responds as the script decides.
     pub fn scripted(script: impl Fn(&mut Exchange<'_>) -> Next + Send + Sync + 'static) -> Self {
         Self::build(script, None)
     }
 
-    /// The same over TLS.
+    /// Like [`Self::scripted`], over TLS.
     pub fn with_tls(
         tls: rustls::ServerConfig,
         script: impl Fn(&mut Exchange<'_>) -> Next + Send + Sync + 'static,
@@ -157,12 +157,12 @@ impl RawUpstream {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// The URL with `localhost` for the address, as a certificate may name it.
+    /// The URL with `localhost` instead of the address, because a certificate may name it.
     pub fn named_url(&self) -> String {
         format!("{}://localhost:{}", self.scheme, self.address.port())
     }
 
-    /// Every request so far.
+    /// All requests so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().unwrap().clone()
     }
@@ -195,12 +195,12 @@ impl RawUpstream {
         self.state.sockets.lock().unwrap().len()
     }
 
-    /// Bytes that were no complete request head.
+    /// Bytes that were not a complete request head.
     pub fn stray(&self) -> Vec<Vec<u8>> {
         self.state.stray.lock().unwrap().clone()
     }
 
-    /// Closes every connection that is open now.
+    /// Closes all open connections.
     pub fn hang_up(&self) {
         for (_, socket) in self.state.sockets.lock().unwrap().drain() {
             drop(socket.shutdown(Shutdown::Both));
@@ -212,7 +212,7 @@ impl Drop for RawUpstream {
     fn drop(&mut self) {
         self.state.stopped.store(true, Ordering::SeqCst);
         self.hang_up();
-        // Each connection wakes the listener, which closes; until then the kernel takes connections that nobody serves.
+        // Each connection wakes the listener, which closes; until then the kernel accepts connections that nobody serves.
         for _ in 0..1000 {
             if TcpStream::connect(self.address).is_err() {
                 return;
@@ -269,7 +269,7 @@ fn serve(number: usize, socket: TcpStream, state: &State, script: &Script) -> io
     }
 }
 
-/// One request and the connection to answer it on.
+/// One request, and the connection to respond on.
 pub struct Exchange<'a> {
     wire: &'a mut Wire,
     state: &'a State,
@@ -281,7 +281,7 @@ pub struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// Reads the request's body to its end, once; an incomplete one is an error.
+    /// Reads the request's body to its end, once; an incomplete body is an error.
     pub fn read_body(&mut self) -> io::Result<Vec<u8>> {
         if self.read {
             return Ok(self.request.body.clone());
@@ -325,22 +325,22 @@ impl Exchange<'_> {
         }
     }
 
-    /// Writes bytes at once.
+    /// Writes bytes immediately.
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.wire.send(bytes)
     }
 
-    /// Reads whatever comes next; empty at the end.
+    /// Reads the bytes that arrive next; empty at the end.
     pub fn read_some(&mut self) -> io::Result<Vec<u8>> {
         self.wire.some()
     }
 
-    /// Reads the body and answers 200.
+    /// Reads the body and responds with 200.
     pub fn ok(&mut self, body: &str) -> Next {
         self.answer("200 OK", "", body)
     }
 
-    /// Reads the body and answers, with further field lines (each ended by CRLF).
+    /// Reads the body and responds, with further field lines (each ended by CRLF).
     pub fn answer(&mut self, status: &str, fields: &str, body: &str) -> Next {
         if self.read_body().is_err() {
             return Next::Close;
@@ -350,7 +350,7 @@ impl Exchange<'_> {
         self.send(format!("HTTP/1.1 {status}\r\n{fields}content-length: {}\r\n\r\n{sent}", body.len()))
     }
 
-    /// Writes bytes; the connection is kept when that worked.
+    /// Writes bytes; keeps the connection if that succeeded.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> Next {
         if self.write(bytes).is_ok() { Next::Keep } else { Next::Close }
     }

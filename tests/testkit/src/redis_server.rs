@@ -1,4 +1,4 @@
-//! A real `redis-server` as a process of the test: on a free port, in a folder of its own, ended on drop.
+//! A real `redis-server` as a process of the test: on a free port, in a folder of its own, stopped on drop.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,21 +14,21 @@ use crate::ports::ClaimedPort;
 pub struct RedisServer {
     child: Child,
     program: &'static str,
-    /// Where it listens on loopback.
+    /// Its port on loopback.
     pub port: u16,
     folder: Arc<TempDir>,
     arguments: Vec<String>,
-    /// Held while the server is dead, too.
+    /// Also held while the server is stopped.
     _claim: ClaimedPort,
 }
 
 impl RedisServer {
-    /// A primary that forgets nothing.
+    /// Starts a durable primary.
     pub fn start() -> Self {
         Self::with(&[])
     }
 
-    /// The same with further arguments; later ones go before earlier ones.
+    /// Starts a primary with further arguments; later ones override earlier ones.
     pub fn with(arguments: &[&str]) -> Self {
         let durable = [
             "--save",
@@ -43,12 +43,12 @@ impl RedisServer {
         Self::run("redis-server", None, &[&durable, arguments].concat())
     }
 
-    /// A primary that speaks TLS only.
+    /// Starts a primary that only accepts TLS.
     pub fn tls(arguments: &[&str]) -> Self {
         Self::with(&[&["--tls-port", PORT, "--port", "0"], arguments].concat())
     }
 
-    /// A replica of another server.
+    /// Starts a replica of another server.
     pub fn replica_of(primary: &Self, arguments: &[&str]) -> Self {
         let port = primary.port.to_string();
         let replica = Self::with(&[&["--replicaof", "127.0.0.1", &port], arguments].concat());
@@ -59,7 +59,7 @@ impl RedisServer {
         replica
     }
 
-    /// A sentinel, alone able to declare the primary called `main` dead.
+    /// Starts a sentinel that alone can declare the primary called `main` down.
     pub fn sentinel(primary: &Self) -> Self {
         let configuration = format!(
             "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n",
@@ -82,7 +82,7 @@ impl RedisServer {
         panic!("{program} does not start");
     }
 
-    /// `None`: a program that is no part of a test took the port.
+    /// Returns `None` if a program that does not belong to a test took the port.
     fn try_run(program: &'static str, configuration: Option<&str>, arguments: &[&str]) -> Option<Self> {
         let folder = Arc::new(tempfile::Builder::new().prefix("portcullis-redis-").tempdir().unwrap());
         let (claim, mut all) = (ClaimedPort::new(), Vec::<String>::new());
@@ -100,7 +100,7 @@ impl RedisServer {
         server.is_up().then_some(server)
     }
 
-    /// Waits until this very process answers; false when it ended instead.
+    /// Waits until this very process responds; false if it ended instead.
     fn is_up(&mut self) -> bool {
         eventually("the server answers or ends", || {
             if self.child.try_wait().unwrap().is_some() {
@@ -111,7 +111,7 @@ impl RedisServer {
             }
             match self.try_ask::<String>(&["INFO", "server"]) {
                 Ok(info) => info.contains(&format!("process_id:{}\r", self.child.id())).then_some(true),
-                // Who asks for a password is loading nothing any more.
+                // A server that asks for a password has finished loading.
                 Err(error) => error.code().is_some_and(|code| code == "NOAUTH").then_some(true),
             }
         })
@@ -121,7 +121,7 @@ impl RedisServer {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Where its files are.
+    /// The folder with its files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -131,12 +131,12 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Asks it something.
+    /// Runs a command on it.
     pub fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
         self.try_ask(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    /// The same, where it may fail.
+    /// Runs a command that may fail.
     pub fn try_ask<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
         let mut connection = redis::Client::open(self.url())?.get_connection()?;
         let mut command = redis::cmd(words[0]);
@@ -153,13 +153,13 @@ impl RedisServer {
         assert!(status.success(), "kill -{name}");
     }
 
-    /// Ends it at once.
+    /// Kills it.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Starts it again, with the files it left.
+    /// Restarts it with the files it left.
     pub fn start_again(&mut self) {
         eventually("its port is free again", || {
             self.child = spawn(self.program, &self.arguments, self.folder.path());
@@ -170,7 +170,7 @@ impl RedisServer {
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        // It may have been killed by the test.
+        // The test may have killed it already.
         drop(self.child.kill());
         drop(self.child.wait());
         if std::thread::panicking() {
@@ -186,5 +186,5 @@ fn spawn(program: &str, arguments: &[String], folder: &Path) -> Child {
     command.spawn().unwrap_or_else(|error| panic!("{program}: {error}; tests/run installs it"))
 }
 
-/// Stands for the port in arguments.
+/// The placeholder for the port in arguments.
 const PORT: &str = "{port}";

@@ -1,4 +1,4 @@
-//! A relay between gates and a server, which holds back one command until the test says so.
+//! A relay between gates and a server that holds back one command until the test releases it.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use crate::PATIENCE;
 
-/// How far the held command has come.
+/// The state of the held command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     Awaited,
@@ -23,14 +23,14 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Passes on everything to the server at this port, but holds back the first bytes that `is_wanted` names, and what
-    /// follows them on their connection.
+    /// Forwards everything to the server at this port, except the first bytes that `is_wanted` matches and what
+    /// follows on their connection, which it holds back.
     pub fn start(server: u16, is_wanted: fn(&[u8]) -> bool) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let door: Door = Arc::new((Mutex::new(Progress::Awaited), Condvar::new()));
         let held = Arc::clone(&door);
-        // Ends with the process of the test: it has nothing to clean up.
+        // Runs until the test process ends; there is nothing to clean up.
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { continue };
@@ -43,12 +43,12 @@ impl Relay {
         Self { port, door }
     }
 
-    /// Its address, for gates.
+    /// Its URL, for gates.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Waits until the command has come.
+    /// Waits until the command has arrived.
     pub fn wait_until_held(&self) {
         let (stage, changed) = &*self.door;
         let waited =
@@ -56,7 +56,7 @@ impl Relay {
         assert_eq!(*waited.unwrap().0, Progress::Held, "the command never came");
     }
 
-    /// Lets it go on.
+    /// Forwards the command.
     pub fn release(&self) {
         *self.door.0.lock().unwrap() = Progress::Released;
         self.door.1.notify_all();

@@ -1,4 +1,4 @@
-//! A gate's configuration, put together by a test and written as TOML into a folder of its own.
+//! A gate's configuration, assembled by a test and written as TOML into a folder of its own.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use crate::issuer::Source;
 use crate::pki::Authority;
 use crate::tokens::Issuer;
 
-/// The bearer secret of the admin listener in every test.
+/// The bearer secret of the admin listener in all tests.
 pub const ADMIN_TOKEN: &str = "admin-secret-of-the-tests-0123456789";
 
-/// Configuration by section, so that lines can be added to a table after others were begun.
+/// The configuration by table, so that lines can be added to a table after others were begun.
 #[derive(Clone)]
 pub struct Settings {
     folder: Arc<TempDir>,
@@ -26,7 +26,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// One worker, clear text, every listener on a port of its own choice.
+    /// One worker, plaintext, every listener on a free port.
     pub fn plaintext() -> Self {
         let mut settings = Self::bare();
         settings.server.push_str("allow_plaintext = true\n");
@@ -63,58 +63,58 @@ impl Settings {
         self.authority.as_ref().expect("a gate behind TLS")
     }
 
-    /// Whether the public listener speaks TLS.
+    /// Whether the public listener uses TLS.
     pub fn has_tls(&self) -> bool {
         self.authority.is_some()
     }
 
-    /// Lines of `[server]`; a key set before is replaced.
+    /// Adds lines to `[server]`; a key set before is replaced.
     pub fn server(mut self, lines: &str) -> Self {
         overlay(&mut self.server, lines);
         self
     }
 
-    /// Lines of `[server.tls]`.
+    /// Adds lines to `[server.tls]`.
     pub fn server_tls(mut self, lines: &str) -> Self {
         overlay(&mut self.tls, lines);
         self
     }
 
-    /// Lines of `[server.limits]`.
+    /// Adds lines to `[server.limits]`.
     pub fn limits(mut self, lines: &str) -> Self {
         overlay(&mut self.limits, lines);
         self
     }
 
-    /// Lines of `[telemetry]`.
+    /// Adds lines to `[telemetry]`.
     pub fn telemetry(mut self, lines: &str) -> Self {
         overlay(&mut self.telemetry, lines);
         self
     }
 
-    /// What most tests need: the upstream `api`, this issuer, and a route for everything.
+    /// Adds what most tests need: the upstream `api`, this issuer, and a route for everything.
     pub fn guarding(self, url: &str, issuer: &Issuer) -> Self {
         self.upstream("api", url, "").issuer(issuer).route("/{*rest}", "")
     }
 
-    /// An upstream, with further lines of its table.
+    /// Adds an upstream, with further lines of its table.
     pub fn upstream(self, name: &str, url: &str, lines: &str) -> Self {
         self.toml(&format!("[[upstreams]]\nname = \"{name}\"\nurl = \"{url}\"\n{lines}\n"))
     }
 
-    /// An issuer whose keys lie in a file beside the configuration.
+    /// Adds an issuer whose keys are in a file beside the configuration.
     pub fn issuer(self, issuer: &Issuer) -> Self {
         self.issuer_with(issuer, "")
     }
 
-    /// The same with further lines of its table; a sub-table may end them.
+    /// Adds such an issuer with further lines of its table; they may end with a sub-table.
     pub fn issuer_with(self, issuer: &Issuer, lines: &str) -> Self {
         let file = format!("jwks-{}.json", issuer.slug());
         self.file(&file, issuer.jwks().to_string());
         self.issuer_from(issuer, &Source::File(file), lines)
     }
 
-    /// An issuer whose keys come from `source`.
+    /// Adds an issuer whose keys come from `source`.
     pub fn issuer_from(self, issuer: &Issuer, source: &Source, lines: &str) -> Self {
         let mut table = String::from("[[issuers]]\n");
         writeln!(table, "issuer = {:?}", issuer.name).unwrap();
@@ -124,21 +124,21 @@ impl Settings {
         self.toml(&table)
     }
 
-    /// A route to the upstream `api`, with further lines of its table; `upstream = …` among them overrides.
+    /// Adds a route to the upstream `api`, with further lines of its table, which may override `upstream`.
     pub fn route(self, path: &str, lines: &str) -> Self {
         let mut table = format!("[[routes]]\npath = \"{path}\"\nupstream = \"api\"\n");
         overlay(&mut table, lines);
         self.toml(&table)
     }
 
-    /// Any further text.
+    /// Adds any text.
     pub fn toml(mut self, text: &str) -> Self {
         self.rest.push_str(text);
         self.rest.push('\n');
         self
     }
 
-    /// The admin listener with one token that may do everything.
+    /// Adds the admin listener with one token that has all permissions.
     pub fn admin(self) -> Self {
         self.toml(&format!(
             "[admin]\nlisten = \"127.0.0.1:0\"\n[[admin.tokens]]\nname = \"ops\"\nsecret = \"{ADMIN_TOKEN}\"\n\
@@ -146,7 +146,7 @@ impl Settings {
         ))
     }
 
-    /// Writes a file beside the configuration, in one step as a careful operator would, and says where it is.
+    /// Writes a file beside the configuration atomically, as a careful operator would, and returns its path.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.folder.path().join(name);
         let fresh = self.folder.path().join(format!(".{name}.new"));
@@ -155,7 +155,7 @@ impl Settings {
         path
     }
 
-    /// Writes the configuration and says where it is.
+    /// Writes the configuration and returns its path.
     pub fn write(&self) -> PathBuf {
         self.file("portcullis.toml", self.to_toml())
     }
@@ -176,7 +176,7 @@ impl Settings {
         }
         write!(text, "[telemetry]\n{}\n{}", self.telemetry, self.rest).unwrap();
         if !self.rest.contains("[state]") {
-            // Tests make tokens that are older than their gate.
+            // Tests create tokens that are older than their gate.
             text.push_str("[state]\nstore = \"memory\"\non_empty = \"trust\"\n");
         }
         if !self.rest.contains("[admin]") {
@@ -186,7 +186,7 @@ impl Settings {
     }
 }
 
-/// Adds `lines` to a table, dropping the lines they set anew.
+/// Adds `lines` to a table, replacing earlier lines for the same keys.
 pub fn overlay(table: &mut String, lines: &str) {
     let lines = lines.trim();
     if lines.is_empty() {

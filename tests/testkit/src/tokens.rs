@@ -1,4 +1,4 @@
-//! Signing keys of every kind, and tokens of any shape: right ones by default, wrong ones on request.
+//! Signing keys of every kind, and tokens of any shape: valid ones by default, invalid ones on request.
 
 use std::sync::OnceLock;
 
@@ -13,11 +13,11 @@ use serde_json::{Map, Value, json};
 
 use crate::{b64, now};
 
-/// A key pair (or a shared secret) with the algorithm it signs with.
+/// A key pair (or a shared secret) and its algorithm.
 pub struct Signer {
-    /// The name of the key in the issuer's set.
+    /// The id of the key in the issuer's set.
     pub kid: String,
-    /// The algorithm it signs with unless told otherwise.
+    /// The algorithm it signs with by default.
     pub alg: &'static str,
     key: Key,
 }
@@ -30,7 +30,8 @@ enum Key {
 }
 
 impl Signer {
-    /// A fresh key for `alg`. RSA keys are made once per process, because that takes long: two signers share the pair.
+    /// Creates a key for `alg`. RSA keys are generated once per process, because that takes long: two
+    /// signers share the pair.
     pub fn new(alg: &'static str, kid: &str) -> Self {
         let key = match alg {
             "ES256" => Key::Ecdsa(ecdsa(&signature::ECDSA_P256_SHA256_FIXED_SIGNING)),
@@ -43,12 +44,12 @@ impl Signer {
         Self { kid: kid.to_owned(), alg, key }
     }
 
-    /// A shared secret for `HS256`, `HS384` or `HS512`.
+    /// Creates a shared secret for `HS256`, `HS384` or `HS512`.
     pub fn secret(alg: &'static str, secret: &[u8]) -> Self {
         Self { kid: "secret".to_owned(), alg, key: Key::Secret(secret.to_vec()) }
     }
 
-    /// The signature of `message` by `alg`, which must be of the key's family.
+    /// Signs `message` with `alg`, which must be of the key's family.
     pub fn sign_as(&self, alg: &str, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.key {
@@ -109,7 +110,7 @@ impl Signer {
         jwk
     }
 
-    /// The public key's bytes in the forms an attacker might use as an HMAC secret: X.509 DER and its PEM.
+    /// The bytes of the public key that an attacker might use as an HMAC secret: X.509 DER and its PEM.
     pub fn public_forms(&self) -> Vec<Vec<u8>> {
         use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
         use base64::Engine as _;
@@ -140,7 +141,7 @@ fn rsa() -> &'static RsaKeyPair {
     PAIR.get_or_init(|| RsaKeyPair::generate(KeySize::Rsa2048).unwrap())
 }
 
-/// An issuer of tokens with one key or several.
+/// An issuer of tokens with one or several keys.
 pub struct Issuer {
     /// The `iss` of its tokens.
     pub name: String,
@@ -151,22 +152,22 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// An issuer with one ES256 key.
+    /// Creates an issuer with one ES256 key.
     pub fn new() -> Self {
         Self::named("https://idp.example.com/")
     }
 
-    /// An issuer of this name with one ES256 key.
+    /// Creates an issuer with this name and one ES256 key.
     pub fn named(name: &str) -> Self {
         Self::with(name, vec![Signer::new("ES256", "key-1")])
     }
 
-    /// An issuer with these keys.
+    /// Creates an issuer with these keys.
     pub fn with(name: &str, signers: Vec<Signer>) -> Self {
         Self { name: name.to_owned(), audience: "https://api.example.com".to_owned(), signers }
     }
 
-    /// Its name as part of a file's name.
+    /// Its name in a form for file names.
     pub fn slug(&self) -> String {
         self.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
     }
@@ -176,12 +177,12 @@ impl Issuer {
         json!({"keys": self.signers.iter().map(Signer::jwk).collect::<Vec<_>>()})
     }
 
-    /// A right token of an hour, for `alice` through the client `app`, with the scope `read:deals`.
+    /// A valid token with a lifetime of an hour, for `alice` through the client `app`, with the scope `read:deals`.
     pub fn token(&self) -> Token<'_> {
         self.token_by(&self.signers[0])
     }
 
-    /// The same, signed with another key.
+    /// Like [`Self::token`], signed with another key.
     pub fn token_by<'a>(&self, signer: &'a Signer) -> Token<'a> {
         let header = json!({"alg": signer.alg, "kid": signer.kid, "typ": "at+jwt"});
         let claims = json!({
@@ -191,7 +192,7 @@ impl Issuer {
         Token { signer, header: object(header), claims: object(claims) }
     }
 
-    /// A right token, ready to send.
+    /// A valid token, ready to send.
     pub fn good(&self) -> String {
         self.token().build()
     }
@@ -212,7 +213,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// What logs carry instead of a token's `jti` or a subject: 12 hex digits of SHA-256 of issuer, newline, name.
+/// What logs contain instead of a token's `jti` or a subject: 12 hexadecimal digits of SHA-256 of issuer, newline, name.
 pub fn log_hash(issuer: &str, name: &str) -> String {
     let text = format!("{issuer}\n{name}");
     hex(&digest::digest(&digest::SHA256, text.as_bytes()).as_ref()[..6])
@@ -225,7 +226,7 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// A token in the making.
+/// A builder for a token.
 #[derive(Clone)]
 pub struct Token<'a> {
     signer: &'a Signer,
@@ -258,7 +259,7 @@ impl<'a> Token<'a> {
         self
     }
 
-    /// Signed by another key, with the header left as it is.
+    /// Signs with another key, without changing the header.
     pub fn signed_by(mut self, signer: &'a Signer) -> Self {
         self.signer = signer;
         self
@@ -279,26 +280,26 @@ impl<'a> Token<'a> {
         self.raw(self.header_json().as_bytes(), self.claims_json().as_bytes())
     }
 
-    /// The compact form of these very bytes, truly signed.
+    /// The compact form of exactly these bytes, with a valid signature.
     pub fn raw(&self, header: &[u8], payload: &[u8]) -> String {
         compact(self.signer, self.signer.alg, header, payload)
     }
 
-    /// The compact form with the payload's JSON put together by hand: members added at its end.
+    /// The compact form with members appended to the payload's JSON.
     pub fn with_members(&self, members: &str) -> String {
         let claims = self.claims_json();
         let text = format!("{},{members}}}", claims.strip_suffix('}').unwrap());
         self.raw(self.header_json().as_bytes(), text.as_bytes())
     }
 
-    /// The same for the header.
+    /// The compact form with members appended to the header's JSON.
     pub fn with_header_members(&self, members: &str) -> String {
         let header = self.header_json();
         let text = format!("{},{members}}}", header.strip_suffix('}').unwrap());
         self.raw(text.as_bytes(), self.claims_json().as_bytes())
     }
 
-    /// The payload's JSON after a replacement in its text, truly signed.
+    /// The compact form after a text replacement in the payload's JSON, with a valid signature.
     pub fn with_text(&self, from: &str, to: &str) -> String {
         let claims = self.claims_json();
         assert!(claims.contains(from), "{from} is not in {claims}");
@@ -306,7 +307,7 @@ impl<'a> Token<'a> {
     }
 }
 
-/// The compact form of these bytes, signed with `signer` by `alg`.
+/// The compact form of these bytes, signed by `signer` with `alg`.
 pub fn compact(signer: &Signer, alg: &str, header: &[u8], payload: &[u8]) -> String {
     let input = format!("{}.{}", b64(header), b64(payload));
     let made = signer.sign_as(alg, input.as_bytes());

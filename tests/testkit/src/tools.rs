@@ -1,4 +1,4 @@
-//! Programs of others: curl, openssl, nghttpd, an OpenID provider. A missing one fails the test.
+//! Third-party programs: curl, openssl, nghttpd, an OpenID provider. A missing one fails the test.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     out.into_owned()
 }
 
-/// A program that runs beside the test and ends with it.
+/// A program that runs beside the test and stops with it.
 pub struct Running(pub Child);
 
 impl Running {
@@ -61,28 +61,28 @@ impl OpenIdProvider {
         provider
     }
 
-    /// Replaces the signing key; tokens issued from now on name the new one. `keep`: the old key stays published.
+    /// Replaces the signing key; new tokens are signed with the new one. `keep`: the old key stays published.
     pub fn rotate(&mut self, keep: bool) -> String {
         self.command(if keep { "rotate" } else { "replace" })["kid"].as_str().unwrap().to_owned()
     }
 
-    /// An access token by the client-credentials grant.
+    /// Requests an access token with the client-credentials grant.
     pub fn token(&mut self) -> String {
         self.command("token")["access_token"].as_str().unwrap().to_owned()
     }
 
-    /// From now on back-channel logouts of the client `web` go to this URL.
+    /// Sets the URL for back-channel logouts of the client `web`.
     pub fn register_logout(&mut self, url: &str) {
         self.command(&format!("register {url}"));
     }
 
-    /// Logs `alice` in to the client `web` with a browser; the access token, which names the session in `sid`.
+    /// Logs `alice` in to the client `web` with a browser; returns the access token, which names the session in `sid`.
     pub fn log_in(&mut self) -> String {
         let answer = self.command("login");
         answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
     }
 
-    /// Logs the browser out; what became of telling others of it: `told`, or an error.
+    /// Logs the browser out; returns whether the back-channel logout was delivered: `told`, or an error.
     pub fn log_out(&mut self) -> String {
         self.command("logout")["told"].as_str().unwrap().to_owned()
     }
@@ -100,19 +100,19 @@ impl OpenIdProvider {
     }
 }
 
-/// The folder of the repository.
+/// The root folder of the repository.
 pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// Where `tests/run` installs the npm packages.
+/// The folder into which `tests/run` installs the npm packages.
 pub fn node_modules() -> PathBuf {
     let path = root().join(".cache/node/node_modules");
     assert!(path.is_dir(), "{} is missing; tests/run installs it", path.display());
     path
 }
 
-/// The Python into which `tests/run` installs the packages of PyPI.
+/// The Python into which `tests/run` installs the packages from PyPI.
 pub fn python() -> PathBuf {
     let path = root().join(".cache/python/bin/python");
     assert!(path.exists(), "{} is missing; tests/run installs it", path.display());

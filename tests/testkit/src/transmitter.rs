@@ -1,5 +1,5 @@
-//! A Shared Signals transmitter (SSF 1.0): metadata, streams, status, verification and subjects, signals by push (RFC 8935)
-//! and by poll (RFC 8936). Does as it is told, and misbehaves on request.
+//! A Shared Signals transmitter (SSF 1.0): metadata, streams, status, verification and subjects, signals by
+//! push (RFC 8935) and by poll (RFC 8936). Behaves well by default, and misbehaves on request.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -18,10 +18,10 @@ use crate::{PATIENCE, eventually, let_pass, now};
 pub const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type/";
 
-/// What must be in `aud`.
+/// The audience that tokens must contain.
 pub const AUDIENCE: &str = "https://gate.example.com/signals";
 
-/// What the gate says that its public URL is.
+/// The public URL in the gate's configuration.
 pub const PUBLIC_URL: &str = "https://gate.example.com";
 
 /// A call of the transmitter's API, as it arrived.
@@ -50,41 +50,41 @@ pub enum Lie {
     Body(String),
     /// The connection is closed at once.
     HangUp,
-    /// Nothing, until the client closes.
+    /// No response until the client closes the connection.
     Silence,
 }
 
-/// What it does, and what it saw.
+/// Its behaviour, and what it has observed.
 pub struct TransmitterState {
-    /// Where it pushes to, whatever the host of a stream's endpoint.
+    /// The address it pushes to, whatever the host of a stream's endpoint.
     pub push_to: Option<SocketAddr>,
-    /// Whether verifications that are asked for are sent.
+    /// Whether requested verifications are sent.
     pub verifies: bool,
-    /// Whether they come with the state with which they were asked for.
+    /// Whether they contain the requested state.
     pub true_states: bool,
-    /// How long an access token is good for.
+    /// The lifetime of an access token, in seconds.
     pub expires_in: u64,
     /// How long a poll is held back.
     pub hold: Duration,
     /// Whether signals stay after they were acknowledged.
     pub repeats: bool,
-    /// Only one stream, whose description is the transmitter's own.
+    /// Whether it allows only one stream, whose description is its own.
     pub one_stream: bool,
-    /// Members of each new stream's description.
+    /// Additional members in each new stream's description.
     pub describes: Map<String, Value>,
     /// The streams by id.
     pub streams: BTreeMap<String, Value>,
-    /// What the status endpoint says.
+    /// The response of the status endpoint.
     pub status: &'static str,
-    /// Signals that wait to be fetched, by `jti`.
+    /// Signals that wait to be polled, by `jti`.
     pub waiting: BTreeMap<String, String>,
-    /// What was acknowledged.
+    /// The acknowledged signals.
     pub acknowledged: Vec<String>,
-    /// What was described as wrong.
+    /// The signals that were reported as invalid.
     pub errors: Vec<(String, Value)>,
-    /// Answers to pushes of verifications.
+    /// The statuses of the responses to pushed verifications.
     pub pushed: Vec<u16>,
-    /// Access tokens that are good.
+    /// The valid access tokens.
     tokens: Vec<String>,
     lies: HashMap<String, Lie>,
     calls: Vec<ApiCall>,
@@ -100,12 +100,12 @@ pub struct SignalTransmitter {
 }
 
 impl SignalTransmitter {
-    /// Starts one without streams.
+    /// Starts a transmitter without streams.
     pub fn start() -> Self {
         Self::with(|script| RawUpstream::scripted(move |exchange| script(exchange, "http")))
     }
 
-    /// The same over TLS.
+    /// Like [`Self::start`], over TLS.
     pub fn with_tls(identity: &Identity) -> Self {
         let tls = identity.server_config(&[], None);
         Self::with(|script| RawUpstream::with_tls(tls, move |exchange| script(exchange, "https")))
@@ -145,7 +145,7 @@ impl SignalTransmitter {
         self.upstream.url()
     }
 
-    /// The table of the configuration for a stream that the gate makes, named `t`, with further lines of both tables.
+    /// The configuration tables for a stream that the gate creates, named `t`, with further lines of both tables.
     pub fn toml(&self, subject_issuer: &str, lines: &str, stream: &str) -> String {
         let credential = if stream.contains("access_token") {
             String::new()
@@ -161,28 +161,28 @@ impl SignalTransmitter {
         )
     }
 
-    /// What it does and saw.
+    /// Its behaviour and observations.
     pub fn state(&self) -> MutexGuard<'_, TransmitterState> {
         self.state.lock().unwrap()
     }
 
-    /// From now on the endpoint of this path misbehaves.
+    /// Makes the endpoint with this path misbehave.
     pub fn lie(&self, path: &str, lie: Lie) {
         self.state().lies.insert(path.to_owned(), lie);
     }
 
-    /// From now on no endpoint does.
+    /// Makes all endpoints behave again.
     pub fn tell_the_truth(&self) {
         self.state().lies.clear();
     }
 
-    /// The calls of an endpoint by this method so far.
+    /// The calls of an endpoint with this method so far.
     pub fn calls(&self, method: &str, path: &str) -> Vec<ApiCall> {
         let is_it = |call: &&ApiCall| call.method == method && call.path == path;
         self.state().calls.iter().filter(is_it).cloned().collect()
     }
 
-    /// Waits until an endpoint was called so often.
+    /// Waits until an endpoint was called this often.
     pub fn wait_for(&self, method: &str, path: &str, count: usize) -> Vec<ApiCall> {
         eventually(&format!("{count} calls of {method} {path}"), || {
             let calls = self.calls(method, path);
@@ -190,17 +190,17 @@ impl SignalTransmitter {
         })
     }
 
-    /// Waits until there is a stream; its id.
+    /// Waits until there is a stream, and returns its id.
     pub fn stream(&self) -> String {
         eventually("a stream", || self.state().streams.keys().next().cloned())
     }
 
-    /// Forgets all streams.
+    /// Deletes all streams.
     pub fn forget(&self) {
         self.state().streams.clear();
     }
 
-    /// Access tokens that were issued so far are good no more.
+    /// Invalidates all access tokens issued so far.
     pub fn revoke_tokens(&self) {
         self.state().tokens.clear();
     }
@@ -212,7 +212,7 @@ impl SignalTransmitter {
         (jti, set)
     }
 
-    /// A token that tells of the stream's status.
+    /// A token that reports the stream's status.
     pub fn stream_updated(&self, status: &str) -> String {
         let stream = self.state().streams.keys().next().cloned().unwrap_or_default();
         let subject = json!({"format": "opaque", "id": stream});
@@ -221,13 +221,13 @@ impl SignalTransmitter {
         signed(&self.signer, &self.issuer(), &unique(), &subject, &events)
     }
 
-    /// A verification that is not asked for, with this state or none.
+    /// A verification that was not requested, with this state or none.
     pub fn verification(&self, state: Option<&str>) -> String {
         let stream = self.state().streams.keys().next().cloned().unwrap_or_default();
         verification(&self.signer, &self.issuer(), &stream, state)
     }
 
-    /// Leaves a token to be fetched.
+    /// Makes a token available for polling.
     pub fn offer(&self, (jti, set): (String, String)) {
         self.state().waiting.insert(jti, set);
     }
@@ -249,7 +249,7 @@ impl TransmitterState {
         self.calls.iter().filter(|call| call.path == path).count()
     }
 
-    /// How often an access token was not good.
+    /// How often an access token was rejected.
     pub fn rejected(&self) -> usize {
         self.rejected
     }
@@ -328,7 +328,7 @@ fn serve(
     exchange.answer(status, JSON, &body.to_string())
 }
 
-/// Status and body of the answer.
+/// Status and body of the response.
 fn answer(
     call: &ApiCall,
     shared: &Mutex<TransmitterState>,
@@ -409,7 +409,7 @@ fn answer(
     }
 }
 
-/// Pushes a verification. A gate may ask for one before the test has read where that gate listens.
+/// Pushes a verification. A gate may request one before the test has read where that gate listens.
 fn push_verification(shared: &Mutex<TransmitterState>, delivery: &Value, set: String) {
     for _ in 0..300 {
         let to = shared.lock().unwrap().push_to;
@@ -419,7 +419,7 @@ fn push_verification(shared: &Mutex<TransmitterState>, delivery: &Value, set: St
             }
             return;
         }
-        // Nothing tells: the test sets it in between, or never does.
+        // Nothing announces it: the test sets it in between, or never does.
         let_pass(Duration::from_millis(10));
     }
     shared.lock().unwrap().waiting.insert(format!("verification-{}", unique()), set);
@@ -439,7 +439,7 @@ fn described(body: &Value, id: &str, issuer: &str) -> Map<String, Value> {
     described
 }
 
-/// The answer to a poll, held back until there is something to say.
+/// The response to a poll, held back until there is something to deliver.
 fn polled(call: &ApiCall, shared: &Mutex<TransmitterState>) -> Value {
     let most = usize::try_from(call.body["maxEvents"].as_u64().unwrap_or(1)).unwrap();
     let hold = {

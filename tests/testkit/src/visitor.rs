@@ -1,9 +1,9 @@
-//! A visitor of the console, without a browser: signs in, loads pages, sends their forms, watches a stream.
+//! A visitor of the console, without a browser: signs in, loads pages, submits their forms, watches a stream.
 
 use crate::gate::Gate;
 use crate::wire::{Answer, Wire};
 
-/// Somebody who is signed in.
+/// A signed-in visitor.
 pub struct Visitor<'a> {
     gate: &'a Gate,
     cookie: String,
@@ -26,7 +26,7 @@ impl Visitor<'_> {
         Wire::plain(self.gate.admin).exchange(self.get(target)).unwrap()
     }
 
-    /// Fills in a form of a page and sends it.
+    /// Fills in a form of a page and submits it.
     pub fn submit(&self, target: &str, fields: &[(&str, &str)]) -> Answer {
         let page = self.page(target).text();
         let csrf = page.split("name=\"csrf\" value=\"").nth(1).expect("a form").split('"').next().unwrap();
@@ -65,7 +65,7 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    /// The next event: its name and its data. `None` when the stream has ended.
+    /// The next event: its name and its data; `None` once the stream has ended.
     pub fn event(&mut self) -> Option<(String, String)> {
         while !self.has_ended {
             let Some(chunk) = self.wire.chunk().unwrap() else {
@@ -83,7 +83,7 @@ impl EventStream {
     }
 }
 
-/// Fields as a form sends them.
+/// Encodes fields as a form does.
 fn encoded(fields: &[(&str, &str)]) -> String {
     let byte = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),

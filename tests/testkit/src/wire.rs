@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client that sends exactly what it is told and reads answers strictly.
+//! An HTTP/1.1 client that sends exactly what it is given and parses responses strictly.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use serde_json::Value;
 /// A connection to a gate.
 pub struct Wire {
     stream: Box<dyn Duplex>,
-    /// None below an answer that has been read already.
+    /// `None` for a response that was parsed from bytes.
     socket: Option<TcpStream>,
     buffer: Vec<u8>,
 }
@@ -20,7 +20,7 @@ pub struct Wire {
 pub(crate) trait Duplex: Read + Write + Send {}
 impl<T: Read + Write + Send> Duplex for T {}
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The interim (1xx) heads before it.
@@ -33,7 +33,7 @@ pub struct Answer {
     pub trailers: Vec<(String, String)>,
 }
 
-/// The head of an answer.
+/// The head of a response.
 #[derive(Debug, Clone)]
 pub struct Head {
     /// The status code.
@@ -57,10 +57,10 @@ impl Head {
 }
 
 impl Answer {
-    /// From all that came on a connection.
+    /// Parses everything that arrived on a connection.
     ///
     /// # Errors
-    /// When it is no whole answer.
+    /// When it is not a complete response.
     pub fn parsed(bytes: Vec<u8>, to_head_request: bool) -> io::Result<Self> {
         let stream = Box::new(io::Cursor::new(bytes));
         Wire { stream, socket: None, buffer: Vec::new() }.answer_to(to_head_request)
@@ -88,17 +88,17 @@ impl Answer {
 }
 
 impl Wire {
-    /// Over a connection that is there already, and the socket below it.
+    /// Uses an existing connection, and the socket below it.
     pub(crate) fn over(stream: Box<dyn Duplex>, socket: TcpStream) -> Self {
         Self { stream, socket: Some(socket), buffer: Vec::new() }
     }
 
-    /// Connects in clear text.
+    /// Connects in plaintext.
     pub fn plain(address: SocketAddr) -> Self {
         Self::try_plain(address).unwrap()
     }
 
-    /// The same where nobody may listen.
+    /// Connects in plaintext where nobody may listen.
     ///
     /// # Errors
     /// When the connection is refused.
@@ -107,7 +107,7 @@ impl Wire {
         Ok(Self::over(Box::new(socket.try_clone()?), socket))
     }
 
-    /// Connects over TLS behind a load balancer, whose bytes go first.
+    /// Connects over TLS behind a load balancer, whose bytes are sent first.
     ///
     /// # Errors
     /// When the handshake fails.
@@ -122,12 +122,12 @@ impl Wire {
         Self::shake_hands(socket, name, &Arc::new(config)).map(|(wire, _)| wire)
     }
 
-    /// Connects over TLS to the server of this name.
+    /// Connects over TLS to the server with this name.
     pub fn tls(address: SocketAddr, name: &str, config: rustls::ClientConfig) -> io::Result<Self> {
         Self::tls_shared(address, name, &Arc::new(config)).map(|(wire, _)| wire)
     }
 
-    /// The same with a configuration that several connections share (for resumption); also tells of the handshake.
+    /// Connects with a TLS configuration that several connections share (for resumption); also describes the handshake.
     pub fn tls_shared(
         address: SocketAddr,
         name: &str,
@@ -177,24 +177,24 @@ impl Wire {
         self.socket().set_write_timeout(Some(limit)).unwrap();
     }
 
-    /// Ends the sending half.
+    /// Shuts down the sending half.
     pub fn finish_sending(&self) {
         drop(self.socket().shutdown(std::net::Shutdown::Write));
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads its response.
     pub fn exchange(&mut self, request: impl AsRef<[u8]>) -> io::Result<Answer> {
         let request = request.as_ref();
         self.send(request)?;
         self.answer_to(request.starts_with(b"HEAD "))
     }
 
-    /// Reads one answer.
+    /// Reads one response.
     pub fn answer(&mut self) -> io::Result<Answer> {
         self.answer_to(false)
     }
 
-    /// Reads one answer; one to HEAD has no body.
+    /// Reads one response; a response to HEAD has no body.
     pub fn answer_to(&mut self, head_request: bool) -> io::Result<Answer> {
         let mut interim = Vec::new();
         let mut head = self.head()?;
@@ -241,7 +241,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Reads one chunk of a chunked body; none for the last.
+    /// Reads one chunk of a chunked body; `None` for the last.
     pub fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let line = self.until(b"\r\n")?;
         let size =
@@ -290,7 +290,7 @@ impl Wire {
         }
     }
 
-    /// Whether the other side has closed, after at most the patience.
+    /// Whether the other side closes the connection before the read timeout.
     pub fn is_closed(&mut self) -> bool {
         self.rest().is_ok_and(|rest| rest.is_empty())
     }
@@ -300,7 +300,7 @@ impl Wire {
         self.until_or_closed(end)?.ok_or_else(|| ErrorKind::UnexpectedEof.into())
     }
 
-    /// The same; nothing when the other side closes first.
+    /// Reads up to and including `end`; `None` if the other side closes first.
     pub(crate) fn until_or_closed(&mut self, end: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let mut from = 0;
         loop {
@@ -314,12 +314,12 @@ impl Wire {
         }
     }
 
-    /// What has been read and not taken.
+    /// The bytes that have been read but not consumed.
     pub(crate) fn left(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }
 
-    /// Reads whatever comes next; empty at the end.
+    /// Reads the bytes that arrive next; empty at the end.
     pub fn some(&mut self) -> io::Result<Vec<u8>> {
         if self.buffer.is_empty() {
             self.fill()?;
@@ -335,7 +335,7 @@ impl Wire {
     }
 }
 
-/// What a TLS handshake agreed on.
+/// The result of a TLS handshake.
 #[derive(Debug, Clone)]
 pub struct Handshake {
     /// The version.

@@ -22,12 +22,12 @@ use crate::signals::ssf::{Settings, StreamAccess};
 use crate::time::Timestamp;
 
 /// The timeout of a request.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The assumed lifetime of a token if the server does not state one.
-const UNSAID: Duration = Duration::from_secs(300);
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 /// The shortest and the longest lifetime assumed for a token, whatever the server states.
-const SHORTEST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(86_400);
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
+const LONGEST_LIFETIME: Duration = Duration::from_secs(86_400);
 
 /// The API of one transmitter, with its credentials.
 #[derive(Debug)]
@@ -148,7 +148,7 @@ pub(super) fn sensitive(value: &str) -> Result<HeaderValue, String> {
 }
 
 async fn send(client: &Client, url: &Url, request: Request<Bytes>) -> Result<Response<Bytes>, String> {
-    let answer = timeout(PATIENCE, client.send(url, request)).await;
+    let answer = timeout(RESPONSE_TIMEOUT, client.send(url, request)).await;
     answer.unwrap_or(Err(GetError::Timeout)).map_err(|error| error.to_string())
 }
 
@@ -250,7 +250,9 @@ fn read_token(body: &[u8]) -> Result<(Concealed, Duration), String> {
     let token = token.ok_or_else(|| "the token endpoint returned no access_token".to_owned())?;
     let expires_in = members.get("expires_in");
     let seconds = expires_in.and_then(|seconds| seconds.as_u64().or_else(|| seconds.as_str()?.parse().ok()));
-    let lifetime = seconds.map_or(UNSAID, |seconds| Duration::from_secs(seconds).clamp(SHORTEST, LONGEST));
+    let lifetime = seconds.map_or(DEFAULT_LIFETIME, |seconds| {
+        Duration::from_secs(seconds).clamp(SHORTEST_LIFETIME, LONGEST_LIFETIME)
+    });
     Ok((Concealed::new(token.to_owned()), lifetime))
 }
 

@@ -61,9 +61,9 @@ impl Fetcher<'_> {
             if failure != why {
                 match &why {
                     Some(why) => {
-                        tracing::warn!(transmitter = self.transmitter, why, "cannot fetch signals")
+                        tracing::warn!(transmitter = self.transmitter, why, "cannot poll for signals")
                     }
-                    None => tracing::info!(transmitter = self.transmitter, "fetching signals works again"),
+                    None => tracing::info!(transmitter = self.transmitter, "polling for signals works again"),
                 }
                 failure = why;
             }

@@ -124,7 +124,7 @@ impl StreamWatch {
             gap
         };
         if let Some(since) = gap {
-            self.say_gap(since, "the transmitter was silent for longer than it keeps signals");
+            self.report_gap(since, "the transmitter was silent for longer than it keeps signals");
         }
         remembered.get("stream_id").is_some_and(Value::is_string)
     }
@@ -133,10 +133,10 @@ impl StreamWatch {
     /// heartbeat is unknown.
     pub(super) fn missed(&self, why: &str) {
         let since = self.heard().at.take();
-        self.say_gap(since.unwrap_or_else(Timestamp::now), why);
+        self.report_gap(since.unwrap_or_else(Timestamp::now), why);
     }
 
-    fn say_gap(&self, since: Timestamp, why: &str) {
+    fn report_gap(&self, since: Timestamp, why: &str) {
         let remedy = format!(
             "signals since then may be permanently lost; to be safe, end all older tokens: portcullis event issuer-revoked --issuer {}",
             self.subject_issuer
@@ -275,7 +275,10 @@ impl StreamWatch {
         };
         tracing::debug!(transmitter = self.name, "the stream's heartbeat is confirmed");
         if let Some(since) = gap {
-            self.say_gap(since, "no heartbeat was confirmed for longer than the transmitter keeps signals");
+            self.report_gap(
+                since,
+                "no heartbeat was confirmed for longer than the transmitter keeps signals",
+            );
         }
         self.remember().await;
     }

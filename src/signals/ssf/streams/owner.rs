@@ -62,7 +62,7 @@ impl StreamOwner<'_> {
                 }
                 news
             };
-            self.say_failure(&machine, &mut said);
+            self.log_failure(&machine, &mut said);
             if let Some(news) = news {
                 self.tell(news, &machine, &hearing, &mut had_stream).await;
             }
@@ -116,7 +116,7 @@ impl StreamOwner<'_> {
     }
 
     /// Logs why the stream cannot be maintained, once for each reason.
-    fn say_failure(&self, machine: &StreamMachine, said: &mut Option<String>) {
+    fn log_failure(&self, machine: &StreamMachine, said: &mut Option<String>) {
         if machine.failure() == said.as_deref() {
             return;
         }
@@ -165,14 +165,14 @@ impl StreamOwner<'_> {
             (news, machine.stream())
         {
             *had_stream = true;
-            self.look_at(stream, machine);
+            self.log_complaints(stream, machine);
             hearing.expect_every(machine.heartbeat());
             hearing.keeps(&stream.id, stream.inactivity).await;
         }
     }
 
     /// Logs what will not work with the stream as it is.
-    fn look_at(&self, stream: &KnownStream, machine: &StreamMachine) {
+    fn log_complaints(&self, stream: &KnownStream, machine: &StreamMachine) {
         let mut complaints = machine.terms().wanted.complaints(stream);
         let metadata = machine.metadata();
         if machine.heartbeat().is_some() && metadata.is_some_and(|metadata| metadata.verification.is_none()) {
