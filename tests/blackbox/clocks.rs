@@ -212,7 +212,7 @@ fn set(keys: &Issuer, id: &str, r#type: &str, at: i64, members: Value) -> String
 }
 
 fn push(gate: &Gate, set: &str) -> u16 {
-    // Until the transmitter's keys are loaded it is told to try again, for which the gate's readiness does not wait.
+    // Until the transmitter's keys are loaded, the response is 503; the gate's readiness does not wait for them.
     eventually("the signal is answered", || Some(push_once(gate, set)).filter(|status| *status != 503))
 }
 
@@ -450,7 +450,7 @@ fn a_first_roll_out_logs_nobody_out() {
         let word = if accepted { "are accepted" } else { "are refused" };
         assert!(made.out.contains("state.db") && made.out.contains(word), "{made:?}");
 
-        // Never a second time, and not beside a gate.
+        // Neither a second time, nor while a gate runs.
         let again = portcullis(&arguments);
         assert_eq!(again.code, 1, "{again:?}");
         assert!(again.err.contains("already exists"), "{again:?}");

@@ -158,7 +158,7 @@ fn streams_of_events_end_early_and_visibly() {
         assert_eq!(wire.head().unwrap().status, 200);
         gate.signal("TERM");
         if stream_drain_timeout == "10m" {
-            // Meanwhile connections are accepted, and it goes on.
+            // Until then, connections are accepted, and the stream continues.
             eventually("not ready", || (gate.readiness().0 == 503).then_some(()));
             assert_eq!(gate.get("/hello").token(&issuer.good()).send().status(), 200);
             eventually("the stream is open", || (app.emit("still here") == 1).then_some(()));

@@ -13,7 +13,7 @@ use testkit::wire::Wire;
 #[test]
 fn a_client_that_has_closed_its_side_gets_a_slow_answer() {
     let upstream = RawUpstream::scripted(|exchange| {
-        // Longer than the two seconds after which such a client was taken for gone.
+        // Longer than the two seconds after which such a client once counted as gone.
         testkit::let_pass(std::time::Duration::from_millis(2600));
         exchange.ok("late")
     });

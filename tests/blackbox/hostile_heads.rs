@@ -129,8 +129,8 @@ impl Scene {
     /// Sends a row and returns its outcome, or what is wrong with it.
     fn judge(&self, row: &Row) -> Result<String, String> {
         let before = (self.upstream.count(), self.complete.lock().unwrap().len());
-        // Where the gate may rightly wait for more, it is told that nothing comes. Elsewhere it is not: the end of input
-        // before an answer may be taken for a client that went away.
+        // If the gate may wait for more, close the sending half. Otherwise keep it open: the end of input
+        // before a response could mean that the client has gone.
         let ends = matches!(&row.expect, Broken | RefuseAtEnd);
         let (answer, rest) = exchange(&mut self.gate.connect(), &self.bytes(&row.bytes), ends)?;
         let status = answer.as_ref().map_or(0, Answer::status);

@@ -131,7 +131,7 @@ fn a_client_that_resets_what_it_asked_for_is_told_to_calm_down() {
     for stream in (1..8600).step_by(2) {
         client.send(frames::headers(stream, END_STREAM, &fields("GET", "/", &token)));
         if stream % 8 == 1 {
-            // So that some are taken up before they are given up; and what comes is read, as real clients do.
+            // Lets the gate start some requests before they are reset; and reads what arrives, as real clients do.
             client.set_patience(Duration::from_millis(1));
             end = goaway(&mut client);
         }
@@ -142,7 +142,7 @@ fn a_client_that_resets_what_it_asked_for_is_told_to_calm_down() {
     }
     client.set_patience(testkit::PATIENCE);
     assert_eq!(end.or_else(|| goaway(&mut client)), Some(11), "ENHANCE_YOUR_CALM");
-    // It may go on writing for a while: a connection that is reset under its hands takes the reason away.
+    // The client may continue to write for a while: resetting the connection at once could discard the GOAWAY.
     for _ in 0..16 {
         client.try_send(frames::frame(kind::PING, 0, 0, &[0; 8]).repeat(1000)).unwrap();
         testkit::let_pass(Duration::from_millis(5));
@@ -274,7 +274,7 @@ fn a_pseudo_header_in_trailers_is_a_stream_error() {
             client.send(frames::headers(1, END_STREAM, &[(name, value), ("x-checksum", "1")]));
             assert_eq!(client.end_of(1), End::Reset(1), "{name}: PROTOCOL_ERROR");
             assert!(upstream.seen()[before..].iter().all(|seen| seen.body.is_empty()), "{name}");
-            // The connection goes on.
+            // The connection continues.
             client.send(frames::frame(kind::HEADERS, END_STREAM | END_HEADERS, 3, &frames::block(&head)));
             assert_eq!(client.end_of(3), End::Status(200));
         }

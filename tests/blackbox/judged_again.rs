@@ -179,7 +179,7 @@ impl Streams {
             loop {
                 let frame = tokio::time::timeout(PATIENCE, body.frame()).await;
                 match frame.unwrap_or_else(|_| panic!("{name}: goes on")) {
-                    // A gRPC call is told in its trailers.
+                    // A gRPC call gets its status in trailers.
                     Some(Ok(frame)) if frame.is_trailers() => {
                         let status = frame.trailers_ref().unwrap()["grpc-status"].to_str().unwrap();
                         assert!(["16", "7", "14"].contains(&status), "{name}: {status}");

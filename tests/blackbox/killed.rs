@@ -254,7 +254,7 @@ impl Publisher<'_> {
 #[test]
 fn nothing_acknowledged_is_lost_and_no_clock_runs_late_however_often_the_gate_is_killed() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
-    // Patient, because a busy machine must not be taken for a fault.
+    // With a long timeout, because a busy machine is not a fault.
     let mut settings = Settings::plaintext()
         .upstream("api", &app.url(), "connect_timeout = \"30s\"")
         .issuer(&issuer)

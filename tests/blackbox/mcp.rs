@@ -285,7 +285,7 @@ fn what_counts_as_use_of_a_stream_is_the_routes_to_say() {
     };
     assert_eq!(verdicts(&heads), [json!(null), json!("idle"), json!("idle")]);
     assert_eq!(verdicts(&up), [json!(null), json!(null), json!("idle")]);
-    // Those that went idle are cut, the others go on.
+    // Idle streams are ended, the others continue.
     gate.wait_for_metric("three are cut", |_| (gate.cuts("idle") > 2.5).then_some(()));
     assert!(gate.cuts("idle") < 3.5);
     let (.., last) = &mut heads[0];

@@ -226,7 +226,7 @@ fn a_preflight_is_answered_without_a_token_for_the_route_that_the_request_would_
         ("/both", APP, "GET", Ok(allowed("*", "GET", usual, 600))),
         ("/both", EVIL, "GET", refused()),
         ("/options", APP, "GET", Ok(allowed(APP, "GET", usual, 600))),
-        // What meets no route with CORS goes on as the request that it is.
+        // A preflight that matches no route with CORS is handled like any request.
         ("/deals/7", APP, "DELETE", Err("401")),
         ("/deals/7", APP, "PUT", Err("401")),
         ("/nowhere", APP, "GET", Err("401")),

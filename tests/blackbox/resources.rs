@@ -227,7 +227,7 @@ fn routes_of_a_resource_accept_only_tokens_with_its_url_in_aud() {
         (json!([own, MCP, ROOT]), 200, 200, 200),
         (json!(own), 401, 200, 401),
         (json!([own, ADMIN]), 401, 200, 401),
-        // As the bytes say, and the issuer's own rule holds besides.
+        // Compared byte by byte, in addition to the issuer's own rule.
         (json!([own, "https://api.example.com/mcp/"]), 401, 200, 401),
         (json!([own, "https://API.example.com/mcp"]), 401, 200, 401),
         (json!(MCP), 401, 401, 401),

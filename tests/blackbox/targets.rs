@@ -70,7 +70,7 @@ fn a_query_goes_upstream_byte_for_byte_whatever_it_holds() {
     }
     let mut client = Frames::connect(&gate);
     let bearer = format!("Bearer {}", issuer.good());
-    // The library of HTTP/2 takes no target with `"`, `<` or `>` (docs/operations.md, Known limits).
+    // The HTTP/2 library rejects targets with `"`, `<` or `>` (docs/operations.md, Known limits).
     let odd =
         [(1, "filter={a:1}", true), (3, "q=`x`\\^|[]", true), (5, "%zz&%2f..%2f", true), (7, "a=\"", false)];
     for (stream, query, passes) in odd {

@@ -442,7 +442,7 @@ fn a_client_certificate_of_other_roots_is_good_for_nothing_after_a_reload() {
         let mut kept = Wire::tls_shared(scene.gate.public, "localhost", &config).unwrap().0;
         let mut on_kept = |token: &str| kept.exchange(scene.gate.get("/").token(token).bytes());
         assert_eq!(on_kept(&bound).unwrap().status(), 200);
-        // Both, then theirs alone: what is still trusted goes on.
+        // Both CAs, then only theirs: clients that are still trusted continue.
         let both = ours.certificate_pem() + &theirs.certificate_pem();
         for (roots, of_bound, of_free) in
             [(both, 200, 200), (theirs.certificate_pem(), 401, if required { 401 } else { 200 })]

@@ -109,7 +109,7 @@ fn a_state_moves_from_a_file_to_redis_and_back_and_what_was_revoked_stays_revoke
     let mut gate = started(&world, &first);
     let file = |name: &str| first.folder().join(name);
 
-    // Beside a running gate, which may know more a moment later.
+    // While a gate runs, which may receive more events afterwards.
     let exported = done("export", &first, &file("early.jsonl"));
     assert_eq!((&exported["sequence"], &exported["complete"]), (&json!(5), &json!(false)));
     let imported = done("import", &second, &file("early.jsonl"));

@@ -195,7 +195,7 @@ fn a_directory_with_its_users_moves_from_a_file_to_another_to_redis_and_back() {
         from = to;
     }
 
-    // The provider goes on where it was.
+    // The provider continues where it was.
     let gate = Gate::start(from);
     let answer = scim(&gate, "PATCH", &format!("/Groups/{readers}"), &remove);
     assert_eq!(answer.status(), 204, "{}", answer.text());
@@ -219,7 +219,7 @@ fn a_later_import_brings_a_directory_up_to_date_unless_it_was_changed_where_it_i
     let [ada, eve] = ["ada", "eve"].map(|name| credential(&gate, name, &["case-reader"]));
     let early = place.folder.path().join("early.jsonl");
     done("export", &first, &early);
-    // After an export beside a running gate.
+    // After an export while a gate was running.
     deactivate(&gate, "eve");
     assert_eq!(scim(&gate, "DELETE", "/Users/gone", &Value::Null).status(), 204);
     created(&gate, "/Users", &user("new"));

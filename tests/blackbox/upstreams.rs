@@ -132,7 +132,7 @@ fn requests_go_to_the_addresses_that_can_be_reached() {
     }
     assert!(one.count() > 0 && two.count() > 0, "{} and {}", one.count(), two.count());
     assert_eq!(one.count() + two.count(), 20);
-    // The others go on when one of them ends.
+    // When one of them ends, the others continue.
     let rest = two.count();
     drop(one);
     for n in 0..6 {
@@ -364,7 +364,7 @@ fn a_grpc_call_may_be_quiet_for_as_long_as_it_likes_before_its_end() {
 
 #[test]
 fn an_early_refusal_of_a_large_upload_reaches_the_client() {
-    // After the head: it answers, closes its side, and is gone while the client still sends.
+    // After the head, the upstream responds and closes the connection while the client still sends.
     let server = RawUpstream::scripted(|exchange| {
         exchange.answer("413 Content Too Large", "connection: close\r\n", "too large");
         Next::Close

@@ -245,7 +245,7 @@ fn an_open_websocket_ends_with_the_token_of_its_handshake() {
             socket.send(Message::text("hello")).await.unwrap();
             assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
         }
-        // Judged anew by another configuration, with the same token.
+        // Judged again under another configuration, with the same token.
         gate.signal("HUP");
         gate.wait_for_reloads("ok", 1.0);
         gate.publish(&serde_json::json!({"type": "token-revoked", "jti": "socket-1"}));

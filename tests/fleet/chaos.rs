@@ -58,7 +58,7 @@ fn random_kills_under_load_lose_nothing() {
                 let (stop, idle, in_use) = (&stop, &idle, &in_use);
                 threads.spawn(move || hammer(address, stop, idle, in_use));
             }
-            // Also when something in between fails: the threads would go on for ever.
+            // Stops the threads even if something in between fails.
             let _stop = Stop(&stop);
             acknowledged.extend(revoke_some(&mut scene, round, 0));
             strike(harm, &mut server, &mut scene.gates);

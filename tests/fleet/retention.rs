@@ -128,7 +128,7 @@ fn a_lifetime_that_grows_revives_no_token_from_before_an_event_that_left() {
             assert_eq!(decision(running, &token), "deny/token_revoked", "{days} days old");
         }
     }
-    // The new one has never seen the event, and hands down what it knows to a log that is made anew.
+    // The new gate has never seen the event, and passes what it knows to a recreated log.
     let settings = longer();
     scene.gates[0].signal("KILL");
     scene.gates[0].wait_for_exit(testkit::PATIENCE);

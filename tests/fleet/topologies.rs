@@ -18,7 +18,7 @@ fn a_fail_over_that_loses_events_loses_none() {
     for i in 0..10 {
         assert_eq!(scene.revoke(i % 3, &format!("early{i}")).status(), 202);
     }
-    // The replica hears nothing any more; what is acknowledged now is on the primary alone.
+    // The replica receives nothing from here on; what is acknowledged now is only on the primary.
     replica.signal("STOP");
     for i in 0..100 {
         assert_eq!(scene.revoke(i % 3, &format!("late{i}")).status(), 202);

@@ -241,7 +241,7 @@ impl World {
             }
             Step::Redeliver(nth) if !self.told.is_empty() => {
                 let event = self.told[nth % self.told.len()].event.clone();
-                // Of a signal, the time is read anew.
+                // The time of a signal is computed again.
                 let at = if event.origin.is_some() { event.at.min(self.now().wall) } else { event.at };
                 self.tell(Event { at, expires_at: self.issuer().expiry(self.now().wall), ..event }).await;
             }

@@ -57,7 +57,7 @@ fn scopes_lifetime_path_and_algorithm_change_at_once() {
     assert_eq!(metadata["scopes_supported"], json!(["read:deals", "write:deals"]));
     assert_eq!(metadata["token_endpoint"], format!("{}/token", stage.issuer()));
 
-    // A scope that is gone is granted to nobody, not even to those who have it.
+    // A removed scope is no longer granted, not even to credentials that have it.
     let fewer = changed.authority("scopes = [\"read:deals\"]");
     assert_eq!(stage.reload(&fewer.settings()).status(), 200);
     assert_eq!(scopes(&stage.post("/token", &form)), "read:deals");

@@ -203,6 +203,6 @@ fn the_permission_for_signals_lets_its_token_push_and_do_nothing_else() {
         assert!(answer.field("www-authenticate").unwrap().contains("insufficient_scope"));
     }
     assert_eq!(events(&gate).len(), 2);
-    // The stream's own secret is for its own endpoint: here an admin token stands in that field.
+    // The stream's own secret is only for its own endpoint: the admin listener requires an admin token.
     assert_eq!(call(pusher, "POST", "/v1/ssf/secret", &set()).status(), 202);
 }

@@ -244,7 +244,7 @@ fn connections_never_take_more_than_their_places_and_give_them_back() {
         for answer in [answers.0, answers.1] {
             assert_eq!(read(answer.unwrap()).await.unwrap().0, "a place");
         }
-        // Both ends are closed: the places are free for new connections, and the upstream is not taken for unreachable.
+        // Both ends are closed: new connections are possible, and the upstream does not count as unreachable.
         drop(peers);
         let (body, _) =
             tokio::join!(fetch(&gate), async { Peer::accept(&listener).await.serve("again").await });

@@ -52,7 +52,7 @@ fn requests_go_to_the_address_with_the_fewest_in_flight() {
             assert_eq!(read(answer.unwrap()).await.unwrap().0, "fast");
             idle = Some(peer);
         }
-        // An answer that has ended is in flight no more.
+        // A response that has ended is no longer in flight.
         busy.say("b").await;
         assert_eq!(next(&mut slow).await, "b");
     });

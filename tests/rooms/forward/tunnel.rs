@@ -94,7 +94,7 @@ fn bytes_flow_both_ways_after_the_upstream_has_switched() {
         assert_eq!(upstream.take(4).await, "ping");
         upstream.say("pong").await;
         assert_eq!(client.take(4).await, "pong");
-        // One direction ends, the other goes on.
+        // One direction ends, the other continues.
         client.stream.shutdown().await.unwrap();
         assert_eq!(upstream.closed().await, 0);
         upstream.say("last words").await;
@@ -134,7 +134,7 @@ fn an_upstream_may_decline() {
         assert!(client.head().await.starts_with("HTTP/1.1 200 "));
         assert_eq!(client.take(2).await, "no");
         assert!(outcome.borrow().is_none());
-        // An ordinary exchange, so both connections go on.
+        // An ordinary exchange, so both connections stay open.
         client.say("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
         let head = upstream.serve("ok").await;
         assert!(!head.contains("upgrade"), "{head}");
