@@ -197,7 +197,7 @@ fn secret(made: &Value) -> String {
     format!("{both}\nThe secret is never shown again: store it where only the application can read it.")
 }
 
-/// The warning about a credential that nothing can be added to later.
+/// The warning about a credential without roles and scopes, which cannot be added later.
 fn carries_nothing(made: &Value) -> String {
     let client_id = made["client_id"].as_str().unwrap_or_default();
     format!(

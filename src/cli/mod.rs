@@ -133,7 +133,7 @@ struct Configured {
     config: PathBuf,
 }
 
-/// Prints what succeeded but may not be what was meant, on standard error.
+/// Prints a warning on standard error about a success that may not be what the user intended.
 fn warn(warning: impl Display) {
     drop(writeln!(std::io::stderr(), "warning: {warning}"));
 }

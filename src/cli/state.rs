@@ -52,7 +52,7 @@ enum StateCommand {
     Import(TransferArgs),
 }
 
-/// What all of them take.
+/// The options that all of them share.
 #[derive(Args)]
 struct StateOptions {
     #[command(flatten)]
@@ -98,7 +98,7 @@ pub(super) struct StateDone {
 }
 
 impl StateOptions {
-    /// Does something with the configuration, if it is good.
+    /// Loads the configuration and runs `act` with its settings, or returns its problems.
     fn load<T>(&self, act: impl FnOnce(&Settings) -> T) -> Result<T, Problems> {
         config::load(&self.configured.config).map(|loaded| act(&loaded.settings))
     }

@@ -28,8 +28,8 @@ pub(super) const UNFINISHED: &str = "importing";
 const QUIET: Duration = Duration::from_secs(3);
 /// How many entries one call appends.
 const BATCH: usize = 500;
-/// The origin's field with the identity of the store that was imported first. Fields that begin with it hold the revisions at which
-/// imports left directories.
+/// The origin's field with the identity of the store that was imported first. Fields with this prefix contain the revisions
+/// of directories after the last import.
 const IMPORTED: &str = "imported";
 
 fn refused(why: impl std::fmt::Display) -> OpenError {

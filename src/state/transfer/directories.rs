@@ -1,25 +1,26 @@
-//! What an import does with a directory: one that the store lacks is copied, and one that an earlier import of the same store made
-//! is brought up to date. A directory that was changed where it is now stays, because two changed ones cannot be merged.
+//! Decides what an import does with a directory: one that the store lacks is copied, and one that an earlier import of
+//! the same store created is updated. A directory that has changed in its new place since then stays, because two changed
+//! ones cannot be merged.
 
 use std::collections::HashMap;
 
 use super::DirectoryLine;
 use crate::state::directory::{DirectoryEntry, DirectoryNews, DirectoryRevision};
 
-/// What becomes of a directory.
+/// What an import does with a directory.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::state) enum DirectoryImport {
-    /// It holds the same already.
+    /// Nothing, because it already has the same content.
     Same,
-    /// It stays, although the file has another one.
+    /// Nothing, although the file contains another one.
     Kept,
-    /// It is changed from this revision by these entries.
+    /// Changes it from this revision by these entries.
     Change(DirectoryRevision, Vec<DirectoryEntry>),
 }
 
 impl DirectoryLine {
-    /// Compares the copied directory with that of the store. `imported`: the revision with which an import from the same store
-    /// left it, if one did.
+    /// Compares the copied directory with that of the store. `imported` is the revision that an earlier import from the
+    /// same store left, if there was one.
     pub(in crate::state) fn onto(
         &self,
         held: Option<&DirectoryNews>,

@@ -18,8 +18,8 @@ use crate::state::schema::companion;
 use crate::state::{CHUNK, OpenError, Store, StoreError, backup, mirror, redis};
 use crate::time::{Now, Timestamp};
 
-/// The name under which the identity of an imported store is kept, in the table of key sets; no issuer has it. Names below it hold
-/// the revisions at which imports left directories.
+/// The name under which the identity of an imported store is kept, in the table of key sets; no issuer has it. Names with
+/// this prefix contain the revisions of directories after the last import.
 const IMPORTED: (&str, &str) = ("state/imported", "state");
 
 /// The store to import into.
@@ -155,13 +155,13 @@ fn remember(db: &Connection, (issuer, retention, until): &(Arc<str>, i64, i64)) 
     Ok(())
 }
 
-/// What an earlier import noted under this name.
+/// Returns what an earlier import recorded under this name.
 async fn mark(store: &Store, name: (&str, &str)) -> Result<Option<String>, StoreError> {
     Ok(store.key_set(name).await?.and_then(|(text, ..)| String::from_utf8(text).ok()))
 }
 
-/// Adds the copied directories, and returns the names of those that stay as they are. `is_of_same`: the store that was imported
-/// first is the one of this copy.
+/// Adds the copied directories, and returns the names of those that stay unchanged. `is_of_same`: the first import came
+/// from the same store as this copy.
 async fn add_directories(
     copy: &StateCopy,
     store: &Store,

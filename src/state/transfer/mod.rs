@@ -163,7 +163,7 @@ pub struct ImportReport {
     pub sessions: usize,
     /// Tokens issued before this moment are rejected.
     pub not_before: Timestamp,
-    /// Directories that stay as they are, although the file has others.
+    /// Directories that stay unchanged, although the file contains others.
     pub kept_directories: Vec<String>,
     /// Whether the store's beginning stays as it was because the file does not contain everything that the source knew.
     pub keeps_beginning: bool,
