@@ -23,10 +23,12 @@ use crate::time::Timestamp;
 
 mod by_name;
 mod clients;
+mod stream;
 
 use by_name::ByName;
 use clients::Clients;
 pub use clients::{ClientCertificate, NoClientCertificate};
+pub(crate) use stream::ServerStream;
 
 /// TLS of a listener, as configured (`[server.tls]`, `[admin.tls]`).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,8 +11,6 @@ use rustls::ProtocolVersion;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::Live;
 use super::answer::GateRefusal;
@@ -25,10 +23,7 @@ use super::proxied::{self, ProxyProtocol};
 use super::worker::Worker;
 use crate::enforce::denial::Reason;
 use crate::time::Timestamp;
-use crate::tls::{ClientCertificate, ServerTls};
-
-/// Bytes of TLS records that wait for a client: two of the largest records (RFC 8446 §5.1).
-const UNSENT_RECORDS: usize = 32 * 1024;
+use crate::tls::{ClientCertificate, ServerStream, ServerTls};
 
 /// A client's connection, as the requests on it see it.
 pub(super) struct ClientConnection {
@@ -165,7 +160,7 @@ async fn connect(worker: Rc<Worker>, tcp: TcpStream, peer: IpAddr, place: Connec
         return Box::pin(http1::serve(connection, ClientStream::Plain(tcp), place)).await;
     };
     let Some(stream) = shake_hands(&worker, tcp, peer, &tls).await else { return };
-    let session = stream.get_ref().1;
+    let session = stream.state();
     let presented = session.peer_certificates().and_then(ClientCertificate::new);
     let http2 = session.alpn_protocol() == Some(b"h2");
     let version = session.protocol_version().map_or("other", version_word);
@@ -183,12 +178,12 @@ async fn shake_hands(
     tcp: TcpStream,
     peer: IpAddr,
     tls: &ServerTls,
-) -> Option<TlsStream<TcpStream>> {
+) -> Option<ServerStream<TcpStream>> {
     let limit = worker.generation().live.settings.limits.handshake_timeout;
-    let shaking = timeout(limit, Box::pin(TlsAcceptor::from(Arc::clone(&tls.config)).accept(tcp)));
+    let shaking = timeout(limit, Box::pin(ServerStream::accept(Arc::clone(&tls.config), tcp)));
     let stream = tokio::select! {
         outcome = shaking => match outcome {
-            Ok(shaken) => shaken.map(bounded).map_err(|error| error.to_string()),
+            Ok(shaken) => shaken.map_err(|error| error.to_string()),
             Err(_elapsed) => Err("timed out after handshake_timeout".to_owned()),
         },
         // A handshake that goes nowhere does not hold up the end.
@@ -199,12 +194,6 @@ async fn shake_hands(
     let failed =
         |reason| tracing::debug!(client_address = %peer.to_canonical(), reason, "TLS handshake failed");
     stream.map_err(failed).ok()
-}
-
-/// With a bound on the records that wait for a client that does not read: rustls keeps twice as many by itself.
-fn bounded(mut stream: TlsStream<TcpStream>) -> TlsStream<TcpStream> {
-    stream.get_mut().1.set_buffer_limit(Some(UNSENT_RECORDS));
-    stream
 }
 
 /// As log lines have it.

@@ -7,15 +7,15 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
 
 use super::patience::{LINGER_BYTES, LINGER_SILENCE, LINGER_TOTAL};
+use crate::tls::ServerStream;
 
 /// A client's connection, with TLS or without.
 #[derive(Debug)]
 pub(super) enum ClientStream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<ServerStream<TcpStream>>),
     /// Given up.
     Closed,
 }
@@ -25,7 +25,7 @@ impl ClientStream {
     fn tcp(&mut self) -> Option<&mut TcpStream> {
         match self {
             Self::Plain(tcp) => Some(tcp),
-            Self::Tls(tls) => Some(tls.get_mut().0),
+            Self::Tls(tls) => Some(tls.io_mut()),
             Self::Closed => None,
         }
     }

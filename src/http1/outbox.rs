@@ -7,8 +7,10 @@ use bytes::{Buf as _, Bytes};
 /// A piece of a body up to this size is copied behind what is to be written before it: one `send` of so few bytes costs less
 /// than a `writev` that gathers them.
 const COPIED: usize = 2 * 1024;
-/// Room that a connection keeps for its next head, tokens of usual length included.
+/// Room that a connection with one request after the other keeps for its next head, tokens of usual length included.
 const KEPT: usize = 4 * 1024;
+/// Room for most heads of responses, with a small body behind them.
+const FIRST: usize = 1024;
 
 /// What is to be written next: framing with small pieces of body, one large piece, framing.
 #[derive(Debug, Default)]
@@ -34,7 +36,17 @@ impl Outbox {
 
     /// Where a head is written to.
     pub(crate) fn lead(&mut self) -> &mut Vec<u8> {
+        if self.lead.capacity() == 0 {
+            self.lead.reserve_exact(FIRST);
+        }
         &mut self.lead
+    }
+
+    /// Frees its memory when everything is written.
+    pub(crate) fn release(&mut self) {
+        if self.is_empty() {
+            self.lead = Vec::new();
+        }
     }
 
     /// A piece of the body as it is.
@@ -91,7 +103,12 @@ impl Outbox {
             self.empty_lead();
         }
         let piece = (count - lead).min(self.piece.len());
-        self.piece.advance(piece);
+        if piece == self.piece.len() {
+            // Even an empty rest would keep all of its memory.
+            self.piece = Bytes::new();
+        } else {
+            self.piece.advance(piece);
+        }
         self.tail = self.tail.get(count - lead - piece..).unwrap_or_default();
     }
 
@@ -212,5 +229,18 @@ mod tests {
             outbox.advance(1);
             assert_eq!(outbox.lead.capacity(), kept);
         }
+    }
+    #[test]
+    fn what_is_written_takes_no_memory() {
+        let (mut outbox, piece) = (Outbox::default(), body(COPIED + 1));
+        outbox.lead().extend_from_slice(b"head\r\n");
+        outbox.put(piece.clone());
+        outbox.advance(6 + COPIED);
+        outbox.release();
+        assert!(!piece.is_unique(), "a byte is left");
+        outbox.advance(1);
+        assert!(piece.is_unique());
+        outbox.release();
+        assert_eq!(outbox.lead.capacity(), 0);
     }
 }

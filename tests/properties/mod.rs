@@ -17,6 +17,7 @@ mod requests;
 mod routes;
 mod signals;
 mod target;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,7 @@ pub const ALL: &[Property] = &[
     property("routes", routes::check),
     property("signals", signals::check),
     property("target", target::check),
+    property("tls", tls::check),
 ];
 
 /// Ways to cut an input into pieces as a network may: byte by byte, in small steps, and in steps that follow from the input.

@@ -106,6 +106,9 @@ fn every_property_has_seeds_and_every_seed_a_property() {
     folders.sort();
     let names: Vec<&str> = ALL.iter().map(|property| property.name).collect();
     assert_eq!(folders, names);
+    for name in names {
+        assert!(include_str!("tests.rs").contains(&format!("holds({name:?})")), "{name} has no test");
+    }
 }
 
 #[test]
@@ -159,6 +162,16 @@ fn the_router_finds_what_a_search_through_all_routes_finds() {
 }
 
 #[test]
+fn only_a_listed_origin_is_allowed() {
+    holds("origins");
+}
+
+#[test]
+fn what_is_put_into_an_outbox_is_written_once_and_in_order() {
+    holds("outbox");
+}
+
+#[test]
 fn a_signal_is_accepted_only_for_its_issuer_and_the_past() {
     holds("signals");
 }
@@ -166,4 +179,9 @@ fn a_signal_is_accepted_only_for_its_issuer_and_the_past() {
 #[test]
 fn a_target_is_sent_as_it_was_judged() {
     holds("target");
+}
+
+#[test]
+fn a_tls_connection_carries_what_was_written_however_it_is_cut() {
+    holds("tls");
 }

@@ -25,7 +25,7 @@ mod tests;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -88,7 +88,8 @@ async fn requests(connection: &Rc<ClientConnection>, wire: &Rc<ClientWire>) -> i
     loop {
         match poll_fn(|cx| wire.poll_next(cx)).await? {
             NextRequest::Request(request) => {
-                if !exchange(connection, wire, request).await? {
+                // Boxed, so that a connection without a request is small.
+                if !Box::pin(exchange(connection, wire, request)).await? {
                     return Ok(());
                 }
             }
@@ -121,9 +122,10 @@ async fn exchange(
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let upload = ClientBody::Http1(ClientUpload::new(Rc::clone(wire), reader, held));
     let origin = http::Http1 { wire: Rc::clone(wire), wants_upgrade };
-    // Boxed, so that a connection without a request is small.
-    let visit = Box::pin(http::serve(Rc::clone(connection), Some(origin), head, upload, None));
-    let mut response = visited(wire, visit).await?;
+    let mut response = {
+        let visit = pin!(http::serve(Rc::clone(connection), Some(origin), head, upload, None));
+        visited(wire, visit).await?
+    };
     let tunnel = response.body_mut().take_tunnel();
     let date = connection.worker.date();
     let (mut answering, persistent) = Http1Answering::begin(wire, asked, keep_alive, response, &date);
@@ -140,7 +142,7 @@ async fn exchange(
 /// Waits for the response to a request, as long as the client is there.
 async fn visited(
     wire: &ClientWire,
-    mut visit: Pin<Box<impl Future<Output = Response<AnswerBody>>>>,
+    mut visit: Pin<&mut impl Future<Output = Response<AnswerBody>>>,
 ) -> io::Result<Response<AnswerBody>> {
     poll_fn(|cx| match visit.as_mut().poll(cx) {
         Poll::Ready(response) => Poll::Ready(Ok(response)),

@@ -100,7 +100,11 @@ impl ClientWire {
                 return Poll::Ready(Ok(NextRequest::End));
             }
             self.standing.enter(if waiting { ConnectionPhase::Waiting } else { ConnectionPhase::Head });
-            let read = ready!(inner.wire.poll_fill(cx))?;
+            let Poll::Ready(read) = inner.wire.poll_fill(cx)? else {
+                // An idle connection keeps no buffers.
+                inner.wire.outbox.release();
+                return Poll::Pending;
+            };
             self.ended.set(read == 0);
         }
     }
