@@ -11,14 +11,14 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::client::TlsStream;
 
-/// An open connection.
+/// An open connection to an upstream.
 pub(crate) struct Io {
     transport: UpstreamStream,
-    /// Given back when the connection is closed.
+    /// Its place among the connections to upstreams, released when it closes.
     _place: OwnedSemaphorePermit,
 }
 
-/// What carries the bytes.
+/// The transport of a connection.
 pub(crate) enum UpstreamStream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
@@ -30,7 +30,7 @@ impl Io {
         Self { transport, _place: place }
     }
 
-    /// Whether TLS settled on HTTP/2.
+    /// Whether TLS negotiated HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
         match &self.transport {
             UpstreamStream::Tcp(_) | UpstreamStream::Unix(_) => false,
@@ -38,8 +38,8 @@ impl Io {
         }
     }
 
-    /// Whether an unused connection is still open, as far as has been noticed: an upstream has nothing to say now, so
-    /// bytes or an end mean that the connection cannot be used. Costs no system call unless something has arrived.
+    /// Whether an unused connection is still open, as far as the event loop knows: an upstream has nothing to send now, so
+    /// bytes or an end mean that the connection cannot be used. Needs no system call unless something has arrived.
     pub(crate) fn poll_quiet(&mut self) -> bool {
         let mut byte = [0; 1];
         let read = match &mut self.transport {

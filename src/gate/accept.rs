@@ -25,22 +25,22 @@ use crate::enforce::denial::Reason;
 use crate::time::Timestamp;
 use crate::tls::{ClientCertificate, ServerStream, ServerTls};
 
-/// A client's connection, as the requests on it see it.
+/// What the requests on a client's connection know about it.
 pub(super) struct ClientConnection {
     pub(super) worker: Rc<Worker>,
     pub(super) peer: IpAddr,
     pub(super) tls: bool,
     pub(super) tls_version: Option<&'static str>,
-    /// What the client presented; whether it is valid is judged for each request.
+    /// The certificate that the client presented; its validity is checked for each request.
     presented: Option<ClientCertificate>,
-    /// Requests being served, and since when there are none.
+    /// The number of requests in flight, and the time since when there are none.
     pub(super) requests: Cell<usize>,
     pub(super) idle_since: Cell<Instant>,
-    /// HTTP/2 requests that the client gave up, less those that it did not.
+    /// HTTP/2 requests that the client cancelled, minus those that it let complete.
     pub(super) resets: Cell<usize>,
 }
 
-/// Accepts until the worker drains; then takes what the kernel has already accepted and closes the listener.
+/// Accepts connections until the worker drains, then takes those that the kernel has already accepted and closes the listener.
 pub(super) async fn run(worker: Rc<Worker>, listener: TcpListener) {
     let mut pause = None;
     loop {
@@ -76,7 +76,7 @@ pub(super) async fn run(worker: Rc<Worker>, listener: TcpListener) {
     }
 }
 
-/// Whether the next connection can be accepted all the same (accept(2)).
+/// Whether the error concerns one connection only, so that the next can be accepted (accept(2)).
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
@@ -94,7 +94,7 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
     }
     let place = worker.shared.connections.admit(&settings.limits, &worker.connections, &open);
     let place = match place {
-        // Which client it is, the header says.
+        // The PROXY header names the client.
         Some(place) if proxied => Some(place),
         Some(place) => place.of(peer.ip(), &settings.limits),
         None => None,
@@ -110,7 +110,7 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
     }));
 }
 
-/// Serves the client that a load balancer names.
+/// Serves a client that a load balancer announces with a PROXY header.
 async fn connect_proxied(worker: Rc<Worker>, mut tcp: TcpStream, balancer: IpAddr, place: ConnectionPlace) {
     let generation = worker.generation();
     let settings = generation.live.settings.clone();
@@ -135,13 +135,13 @@ async fn connect_proxied(worker: Rc<Worker>, mut tcp: TcpStream, balancer: IpAdd
     }
 }
 
-/// Waits until what is not yet a request has no more time.
+/// Waits until the drain leaves no more time for connections without a request.
 async fn drained(worker: &Worker) {
     worker.drained().await;
     sleep(FAREWELL).await;
 }
 
-/// Says why, as far as that costs nothing: what is read first cannot reset the response away.
+/// Sends the refusal if that takes no waiting. Reading first keeps a reset from destroying the response.
 fn turn_away(worker: &Worker, tcp: &TcpStream) {
     let generation = worker.generation();
     generation.meters.turned_away();
@@ -149,7 +149,7 @@ fn turn_away(worker: &Worker, tcp: &TcpStream) {
         return;
     }
     let answer = GateRefusal::OVERLOADED.to_bytes(&worker.request_ids.next(), false);
-    // Errors mean that the client is gone, or has sent nothing yet.
+    // An error means that the client is gone or has sent nothing yet.
     drop(tcp.try_read(&mut [0; 4096]));
     drop(tcp.try_write(&answer));
 }
@@ -186,7 +186,7 @@ async fn shake_hands(
             Ok(shaken) => shaken.map_err(|error| error.to_string()),
             Err(_elapsed) => Err("timed out after handshake_timeout".to_owned()),
         },
-        // A handshake that goes nowhere does not hold up the end.
+        // A stalled handshake must not delay the shutdown.
         () = drained(worker) => Err("the gate is shutting down".to_owned()),
     };
     let counter = if stream.is_ok() { &worker.handshakes.ok } else { &worker.handshakes.error };
@@ -196,7 +196,7 @@ async fn shake_hands(
     stream.map_err(failed).ok()
 }
 
-/// As log lines have it.
+/// The version as log lines show it.
 const fn version_word(version: ProtocolVersion) -> &'static str {
     match version {
         ProtocolVersion::TLSv1_3 => "1.3",
@@ -218,7 +218,7 @@ impl ClientConnection {
         Rc::new(Self { worker, peer, tls, tls_version, presented, requests, idle_since, resets })
     }
 
-    /// The thumbprint of the client certificate that a request on this connection may use now.
+    /// Returns the thumbprint of the client certificate that a request on this connection may use now.
     ///
     /// # Errors
     /// [`Reason::CertificateMismatch`] when the listener requires a certificate, and this one is not (or no longer) valid.

@@ -16,7 +16,7 @@ use crate::tls::ServerStream;
 pub(super) enum ClientStream {
     Plain(TcpStream),
     Tls(Box<ServerStream<TcpStream>>),
-    /// Given up.
+    /// The stream was taken away: a tunnel has it, or the connection has ended.
     Closed,
 }
 
@@ -30,11 +30,11 @@ impl ClientStream {
         }
     }
 
-    /// Reads and drops what the client still sends, until it closes its side; this side is closed already. A socket that
-    /// is closed while bytes wait in it unread makes TCP reset the connection, and the reset may take the last words away
-    /// from the client (RFC 9112 §9.6).
+    /// Reads and discards what the client still sends until it closes its side; this side is already closed. Closing a socket
+    /// with unread bytes makes TCP reset the connection, and the reset can destroy the response before the client reads it
+    /// (RFC 9112 §9.6).
     pub(super) async fn linger(&mut self) {
-        // Encrypted or not: nobody looks at it.
+        // The raw bytes are enough: nothing looks at them.
         let Some(tcp) = self.tcp() else { return };
         let reading = async {
             let (mut scratch, mut left) = (vec![0; 16 * 1024], LINGER_BYTES);
@@ -45,7 +45,7 @@ impl ClientStream {
                 }
             }
         };
-        // Out of time, the client does not read: it may be reset.
+        // A client that has not closed by then may be reset.
         drop(timeout(LINGER_TOTAL, reading).await);
     }
 }

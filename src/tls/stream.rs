@@ -1,9 +1,9 @@
-//! The server's side of a TLS connection, with buffers that all connections of a thread share.
+//! The server side of a TLS connection, with buffers that all connections of a thread share.
 //!
-//! rustls' own buffers stay with each connection for as long as it lasts, and most connections of a gate are idle. Its
-//! unbuffered interface leaves them to the caller. Here a connection has memory of its own only for what cannot be completed
-//! yet: a record of which a part has arrived, plaintext that the reader had no room for, and records that the peer is slow
-//! to take. All cryptography, every rule about records and each alert are those of rustls.
+//! With its usual interface, rustls keeps its buffers for the lifetime of a connection, and most connections of a gate are
+//! idle. Its unbuffered interface leaves buffers to the caller. Here a connection allocates memory only for incomplete work: a
+//! partly received record, plaintext that does not fit into the reader's buffer, and records that a slow peer has not
+//! accepted yet. Cryptography, record rules and alerts all come from rustls.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -21,36 +21,36 @@ mod session;
 /// The longest record on the wire: header, plaintext, and the expansion that TLS 1.2 allows (RFC 5246 §6.2.3, RFC 8446
 /// §5.2 allows less).
 const MAX_RECORD: usize = 5 + MAX_PLAINTEXT + 2048;
-/// What one read takes at most.
+/// The most that one read from the socket asks for.
 const MAX_READ: usize = 32 * 1024;
-/// What a record adds to its plaintext at most, the records of AEAD suites: header, explicit nonce, content type and tag.
+/// An upper bound on what a record of an AEAD suite adds to its plaintext: header, explicit nonce, content type and tag.
 const OVERHEAD: usize = 64;
-/// Incomplete handshake messages above this are rejected: rustls takes none above 64 KiB.
+/// The limit for incomplete handshake messages; rustls itself rejects messages above 64 KiB.
 const MAX_INCOMPLETE: usize = 64 * 1024 + 2 * MAX_RECORD;
-/// Plaintext of records that wait for a peer that does not read: two of the largest records.
+/// The most data that waits for a peer that does not read: the plaintext of two of the largest records.
 const MAX_UNSENT: usize = 2 * MAX_PLAINTEXT;
 
 thread_local! {
-    /// What the socket is read into.
+    /// The buffer that sockets are read into.
     static INCOMING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    /// Where records to be sent are sealed.
+    /// The buffer that outgoing records are encrypted into.
     static OUTGOING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// The server's side of a TLS connection over the byte stream `S`.
+/// The server side of a TLS connection over the byte stream `S`.
 #[derive(Debug)]
 pub(crate) struct ServerStream<S> {
     io: S,
     session: TlsSession,
-    /// Records that the peer has not taken yet.
+    /// Records that the socket has not accepted yet.
     unsent: Sealed,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ServerStream<S> {
-    /// Completes a handshake.
+    /// Performs the handshake.
     ///
     /// # Errors
-    /// When the socket fails or ends, or the client is not acceptable; it is sent the alert that says so.
+    /// When the socket fails or ends, or when rustls rejects the client, which then receives the alert.
     pub(crate) async fn accept(config: Arc<ServerConfig>, io: S) -> io::Result<Self> {
         let session = TlsSession::new(config)?;
         let mut stream = Self { io, session, unsent: Sealed::default() };
@@ -58,7 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerStream<S> {
         Ok(stream)
     }
 
-    /// What the handshake settled.
+    /// What the handshake negotiated.
     pub(crate) fn state(&self) -> &CommonState {
         self.session.state()
     }
@@ -68,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerStream<S> {
         &mut self.io
     }
 
-    /// How much memory its buffers take.
+    /// The capacity of its buffers, in bytes.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn held(&self) -> usize {
         self.session.held() + self.unsent.held()
@@ -84,8 +84,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerStream<S> {
         self.poll_send(cx)
     }
 
-    /// Reads once from the socket, and puts the plaintext of every complete record into `buf` and, where that is full,
-    /// aside. Returns how many bytes the socket had; 0 is its end.
+    /// Reads once from the socket and decrypts every complete record into `buf`; what does not fit is kept for the next
+    /// read. Returns the number of bytes read from the socket, 0 at its end.
     fn poll_receive(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
         let mut incoming = INCOMING.take();
         let received = self.receive_into(&mut incoming, cx, buf);
@@ -104,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerStream<S> {
         if held > MAX_INCOMPLETE {
             return Poll::Ready(Err(invalid("a handshake message is too long")));
         }
-        // As much as the reader takes, or what completes a record.
+        // As much as the reader asks for, and at least enough to complete a record.
         let room = buf.remaining().max(MAX_RECORD.saturating_sub(held)).min(MAX_READ) + 2 * OVERHEAD;
         if incoming.len() < held + room {
             incoming.resize(held + room, 0);
@@ -119,8 +119,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerStream<S> {
         start.copy_from_slice(self.session.incomplete());
         let arrived = incoming.get_mut(..held + count).unwrap_or_default();
         let opened = self.session.open(arrived, buf, &mut self.unsent);
-        // TLS itself answers some messages, and says what is wrong with others. What cannot be sent at once goes ahead of
-        // the next write.
+        // TLS responds to some messages itself (key updates, alerts). What cannot be sent now is sent before the next
+        // write.
         let sent = self.poll_send(cx);
         opened?;
         match sent {
@@ -129,15 +129,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerStream<S> {
         }
     }
 
-    /// Sends what waits. What was sent takes no memory.
+    /// Sends pending records, then frees their memory.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.unsent.poll_send(&mut self.io, cx))?;
         self.unsent = Sealed::default();
         Poll::Ready(Ok(()))
     }
 
-    /// Seals as many of `slices` as there is room for, and begins to send them. Pending: the peer has not taken enough of
-    /// what was written before.
+    /// Encrypts as much of `slices` as there is room for, and starts to send it. Pending while the peer has not read enough of
+    /// earlier records.
     fn poll_write_slices(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         while self.unsent.len() >= MAX_UNSENT {
             ready!(self.poll_send(cx))?;
@@ -172,11 +172,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ServerStream<S> {
         while buf.filled().len() == before && buf.remaining() > 0 && !this.session.is_ended() {
             let received = ready!(this.poll_receive(cx, buf));
             if received.is_err() && buf.filled().len() > before {
-                // What came before the error is read before it.
+                // Plaintext from before the error is delivered first.
                 break;
             }
             if received? == 0 {
-                // Without `close_notify`, somebody on the path may have cut the end off (RFC 8446 §6.1).
+                // Without `close_notify` the data may have been truncated by an attacker (RFC 8446 §6.1).
                 return Poll::Ready(Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
                     "peer closed connection without sending TLS close_notify",

@@ -1,8 +1,8 @@
-//! A TLS connection carries the bytes of both sides, in order and however the network cuts them, ends with an error at the
-//! first byte that was changed on the way, and keeps no buffer once all is carried.
+//! A TLS connection delivers the bytes of both sides in order, however the network splits them; it fails at the first
+//! changed byte; and it keeps no buffers once everything is delivered.
 //!
-//! The input is steps: a letter, and how many bytes. `2` at the beginning is for TLS 1.2. What begins with `!` is what the
-//! server gets as it is, in place of a handshake.
+//! The input is a list of steps: a letter and a number of bytes. `2` at the beginning selects TLS 1.2. An input that begins
+//! with `!` is sent to the server as it is, instead of a handshake.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ use crate::tls::ServerStream;
 /// The longest piece.
 const MOST: usize = 40_000;
 
-/// A network in memory, cut by hand: the server's socket, and what the test sees of it.
+/// An in-memory network: the server's socket, whose deliveries the test controls.
 #[derive(Debug, Clone, Default)]
 struct Network(Rc<RefCell<Wire>>);
 
@@ -72,7 +72,7 @@ impl AsyncWrite for Network {
     }
 }
 
-/// Trusts every certificate: who the server is does not matter here.
+/// Trusts every certificate: the server's identity does not matter here.
 #[derive(Debug)]
 struct TrustsAll;
 
@@ -153,7 +153,7 @@ pub(super) fn check(input: &[u8]) {
     pair.finish();
 }
 
-/// What is no TLS ends in an error and never in a connection, however it is cut.
+/// Input that is not TLS ends in an error and never in a connection, however it is split.
 fn reject(raw: &[u8]) {
     for pieces in super::splits(raw) {
         let network = Network::default();
@@ -178,23 +178,23 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Both ends of a connection, and what each wrote and read.
+/// Both ends of a connection, and the bytes that each wrote and read.
 struct Pair {
     server: ServerStream<Network>,
     client: ClientConnection,
     network: Network,
-    /// What the client has sent and the network still holds.
+    /// Bytes that the client has sent and the network has not delivered.
     held: VecDeque<u8>,
     from_client: Vec<u8>,
     at_server: Vec<u8>,
     from_server: Vec<u8>,
     at_client: Vec<u8>,
-    /// A byte was changed on the way to the server.
+    /// A byte to the server was changed.
     tampered: bool,
 }
 
 impl Pair {
-    /// Shakes hands in pieces of 100 bytes.
+    /// Performs a handshake in pieces of 100 bytes.
     fn shake_hands(config: &Arc<ClientConfig>) -> Self {
         let name = ServerName::try_from("localhost").expect("a name");
         let mut client = ClientConnection::new(Arc::clone(config), name).expect("a client");
@@ -223,7 +223,7 @@ impl Pair {
     fn step(&mut self, letter: u8, count: usize) {
         let piece: Vec<u8> = (0..count).map(|at| (at % 251) as u8).collect();
         match letter {
-            // The client writes; updates its keys; says that it has ended.
+            // The client writes, or updates its keys.
             b'c' => {
                 self.client.writer().write_all(&piece).expect("room");
                 self.from_client.extend_from_slice(&piece);
@@ -233,7 +233,7 @@ impl Pair {
                 drop(self.client.refresh_traffic_keys());
                 send(&mut self.client, &mut self.held);
             }
-            // The network delivers; lets the server send; changes a byte.
+            // The network delivers, accepts more from the server, or changes a byte.
             b'd' => {
                 let piece = self.held.drain(..self.held.len().min(count));
                 self.network.0.borrow_mut().to_server.extend(piece);
@@ -245,7 +245,7 @@ impl Pair {
                     self.tampered = true;
                 }
             }
-            // The server reads, writes one piece or several, flushes.
+            // The server reads, writes one piece or several, or flushes.
             b'r' => drop(self.read(count)),
             b's' => self.write(&[&piece]),
             b'v' => {
@@ -256,14 +256,14 @@ impl Pair {
             b'f' => drop(poll(pin!(self.server.flush()))),
             _ => {}
         }
-        // An alert about what was changed makes the client end.
+        // The alert about a changed byte ends the client's side.
         if !self.tampered {
             self.receive();
         }
         assert!(self.server.held() <= 3 * MOST, "{} bytes are held", self.server.held());
     }
 
-    /// Whether the server could read.
+    /// Reads at the server. Returns whether there was something to read.
     fn read(&mut self, count: usize) -> bool {
         let mut room = vec![0; count];
         match poll(pin!(self.server.read(&mut room))) {
@@ -291,11 +291,11 @@ impl Pair {
     fn receive(&mut self) {
         let plaintext = receive(&mut self.client, &self.network);
         self.at_client.extend(plaintext);
-        // It answers an update of keys.
+        // The client responds to a key update.
         send(&mut self.client, &mut self.held);
     }
 
-    /// Delivers everything, and ends.
+    /// Delivers everything, compares, and closes.
     fn finish(mut self) {
         let piece = self.held.drain(..);
         self.network.0.borrow_mut().to_server.extend(piece);
@@ -326,7 +326,7 @@ impl Pair {
     }
 }
 
-/// The client takes what the server has sent. Returns the plaintext.
+/// Delivers to the client what the server has sent. Returns the plaintext.
 fn receive(client: &mut ClientConnection, network: &Network) -> Vec<u8> {
     let bytes = std::mem::take(&mut network.0.borrow_mut().to_client);
     let (mut left, mut plaintext, mut room) = (&bytes[..], Vec::new(), [0; 4096]);
@@ -340,7 +340,7 @@ fn receive(client: &mut ClientConnection, network: &Network) -> Vec<u8> {
     plaintext
 }
 
-/// The network takes what the client has to send.
+/// Moves what the client has to send to the network.
 fn send(client: &mut ClientConnection, held: &mut VecDeque<u8>) {
     let mut bytes = Vec::new();
     while client.wants_write() {

@@ -1,4 +1,4 @@
-//! A session of rustls without I/O: opens what has arrived, seals what is to be sent.
+//! A rustls session without I/O: decrypts received records and encrypts outgoing ones.
 
 use std::cell::Cell;
 use std::fmt;
@@ -16,33 +16,33 @@ use tokio::io::{AsyncWrite, ReadBuf};
 pub(super) const MAX_PLAINTEXT: usize = 16 * 1024;
 
 thread_local! {
-    /// Where pieces of plaintext become one record.
+    /// The buffer in which small pieces of plaintext are joined into one record.
     static GATHERED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A session of rustls with what it cannot do without between two calls.
+/// A rustls session and the data that must be kept between two calls.
 pub(super) struct TlsSession {
     tls: UnbufferedServerConnection,
-    /// The beginning of what is incomplete: a record, or the records of a handshake message.
+    /// The received part of an incomplete record, or of the records of an incomplete handshake message.
     incomplete: Vec<u8>,
-    /// Plaintext that the reader had no room for.
+    /// Plaintext that did not fit into the reader's buffer.
     plaintext: Plaintext,
     /// The peer has sent `close_notify`.
     peer_closed: bool,
-    /// This side has.
+    /// This side has sent `close_notify`.
     closed: bool,
-    /// What rustls found. It is not asked again then: `incomplete` no longer is what it expects.
+    /// The error that ended the session. rustls must not be called after it: it would expect the bytes in `incomplete`.
     failed: Option<Box<rustls::Error>>,
 }
 
-/// Plaintext that is to be read.
+/// Plaintext that waits for the reader.
 #[derive(Debug, Default)]
 struct Plaintext {
     bytes: Vec<u8>,
     taken: usize,
 }
 
-/// Records that are to be sent: `bytes[sent..end]`.
+/// Outgoing records; those in `bytes[sent..end]` are not sent yet.
 #[derive(Debug, Default)]
 pub(super) struct Sealed {
     bytes: Vec<u8>,
@@ -50,14 +50,14 @@ pub(super) struct Sealed {
     end: usize,
 }
 
-/// What a session is asked for once it has looked at all that has arrived.
+/// What to encrypt once all received records are processed.
 #[derive(Debug, Clone, Copy)]
 enum Sealing<'a> {
-    /// Nothing more.
+    /// Nothing.
     Nothing,
-    /// To seal application data.
+    /// Application data.
     Data(&'a [u8]),
-    /// To seal `close_notify`.
+    /// The `close_notify` alert.
     Close,
 }
 
@@ -73,7 +73,7 @@ impl TlsSession {
         })
     }
 
-    /// What the handshake settled.
+    /// What the handshake negotiated.
     pub(super) fn state(&self) -> &CommonState {
         &self.tls
     }
@@ -83,32 +83,32 @@ impl TlsSession {
         self.peer_closed
     }
 
-    /// What is incomplete.
+    /// The received part of what is incomplete.
     pub(super) fn incomplete(&self) -> &[u8] {
         &self.incomplete
     }
 
-    /// Plaintext that the reader had no room for goes first.
+    /// Moves plaintext that was kept from an earlier read into `buf`.
     pub(super) fn take_into(&mut self, buf: &mut ReadBuf<'_>) {
         self.plaintext.take_into(buf);
     }
 
-    /// Seals `close_notify`, once.
+    /// Encrypts the `close_notify` alert, once.
     pub(super) fn close(&mut self, out: &mut Sealed) -> io::Result<()> {
-        // After an error its alert is the last that is said.
+        // After an error, its alert is the last message.
         if std::mem::replace(&mut self.closed, true) || self.failed.is_some() {
             return Ok(());
         }
         self.seal(out, Sealing::Close)
     }
 
-    /// How much memory its buffers take.
+    /// The capacity of its buffers, in bytes.
     #[cfg(any(test, fuzzing))]
     pub(super) const fn held(&self) -> usize {
         self.incomplete.capacity() + self.plaintext.bytes.capacity()
     }
 
-    /// Opens the records in `arrived`, which begins with what was incomplete before.
+    /// Decrypts the records in `arrived`, which starts with the incomplete part from before.
     pub(super) fn open(
         &mut self,
         arrived: &mut [u8],
@@ -126,7 +126,7 @@ impl TlsSession {
         Ok(())
     }
 
-    /// Seals as much of `slices` as `room` allows; returns how much that was. Small pieces share a record.
+    /// Encrypts up to `room` bytes of `slices` and returns how many. Small pieces share a record.
     pub(super) fn seal_slices(
         &mut self,
         slices: &[IoSlice<'_>],
@@ -155,7 +155,7 @@ impl TlsSession {
         Ok(room - left)
     }
 
-    /// Seals something. What has arrived is passed along because rustls may refer to it.
+    /// Encrypts something. Passes the incomplete part along because rustls may refer to it.
     fn seal(&mut self, out: &mut Sealed, sealing: Sealing<'_>) -> io::Result<()> {
         let mut incomplete = std::mem::take(&mut self.incomplete);
         let used = self.advance(&mut incomplete, &mut ReadBuf::new(&mut []), out, sealing)?;
@@ -164,8 +164,8 @@ impl TlsSession {
         Ok(())
     }
 
-    /// Has rustls look at `arrived` from its beginning, until nothing complete is left there, then do what is asked.
-    /// Returns how many bytes are done with. Whatever it wants to send goes into `out`, the alert about an error too.
+    /// Processes `arrived` until no complete message is left, then encrypts what `sealing` says. Returns the number of
+    /// processed bytes. Everything that TLS itself sends goes to `out`, including the alert for an error.
     fn advance(
         &mut self,
         arrived: &mut [u8],
@@ -192,7 +192,7 @@ impl TlsSession {
         sealing: Sealing<'_>,
     ) -> Result<usize, rustls::Error> {
         let (mut used, mut failed) = (0, None);
-        // After an error only for what is to be sent: rustls must not see the bytes at fault again.
+        // After an error, continue only to collect the alert: rustls must not process the faulty bytes again.
         while failed.is_none() || self.tls.wants_write() {
             let rest = arrived.get_mut(used..).unwrap_or_default();
             let UnbufferedStatus { mut discard, state, .. } = self.tls.process_tls_records(rest);
@@ -220,7 +220,7 @@ impl TlsSession {
                     used += discard;
                     break;
                 }
-                // The handshake needs more, or both sides have closed.
+                // The handshake needs more data, or both sides have closed.
                 Ok(_) if matches!(sealing, Sealing::Data(_)) => {
                     return Err(rustls::Error::General("the connection is closed".to_owned()));
                 }
@@ -247,11 +247,11 @@ impl fmt::Debug for TlsSession {
     }
 }
 
-/// Why nothing was put into the room given.
+/// Why nothing was written to the buffer.
 enum NoRoom {
-    /// This much is needed.
+    /// It must have this many bytes.
     Needs(usize),
-    /// No room would be enough.
+    /// No buffer would be large enough.
     Never,
 }
 
@@ -274,7 +274,7 @@ impl From<EncryptError> for NoRoom {
 }
 
 impl Sealed {
-    /// Nothing yet, with memory that was used before.
+    /// Starts empty, in memory that was used before.
     pub(super) const fn reusing(bytes: Vec<u8>) -> Self {
         Self { bytes, sent: 0, end: 0 }
     }
@@ -283,7 +283,7 @@ impl Sealed {
         self.bytes
     }
 
-    /// How much memory it takes.
+    /// Its capacity, in bytes.
     #[cfg(any(test, fuzzing))]
     pub(super) const fn held(&self) -> usize {
         self.bytes.capacity()
@@ -301,12 +301,13 @@ impl Sealed {
         self.bytes.get(self.sent..self.end).unwrap_or_default()
     }
 
-    /// Appends what `write` writes, with as much room as that says it needs.
+    /// Appends the output of `write`, growing the buffer as much as that asks for.
     fn put(
         &mut self,
         mut write: impl FnMut(&mut [u8]) -> Result<usize, NoRoom>,
     ) -> Result<(), rustls::Error> {
-        let exhausted = || rustls::Error::General("the keys of the connection are used up".to_owned());
+        let exhausted =
+            || rustls::Error::General("the encryption keys of the connection are exhausted".to_owned());
         loop {
             let room = self.bytes.get_mut(self.end..).unwrap_or_default();
             match write(room) {
@@ -322,14 +323,14 @@ impl Sealed {
         }
     }
 
-    /// Appends a copy.
+    /// Appends a copy of `records`.
     pub(super) fn push(&mut self, records: &[u8]) {
         self.bytes.truncate(self.end);
         self.bytes.extend_from_slice(records);
         self.end = self.bytes.len();
     }
 
-    /// Sends all of it.
+    /// Sends all pending records.
     pub(super) fn poll_send<S: AsyncWrite + Unpin>(
         &mut self,
         io: &mut S,
@@ -346,7 +347,7 @@ impl Sealed {
         Poll::Ready(Ok(()))
     }
 
-    /// Forgets what was sent.
+    /// Removes what was sent from the buffer.
     pub(super) fn compact(&mut self) {
         self.bytes.truncate(self.end);
         self.bytes.drain(..self.sent);
@@ -359,7 +360,7 @@ impl Plaintext {
         self.taken == self.bytes.len()
     }
 
-    /// Hands `payload` to the reader, as far as it has room and nothing came before.
+    /// Copies `payload` to the reader's buffer; keeps what does not fit, or must wait for earlier plaintext.
     fn put(&mut self, payload: &[u8], buf: &mut ReadBuf<'_>) {
         let direct = if self.is_empty() { payload.len().min(buf.remaining()) } else { 0 };
         let (now, later) = payload.split_at(direct);
