@@ -45,7 +45,7 @@ enum StateCommand {
     Export(TransferArgs),
     /// Add the state in an exported file to the store that the configuration names.
     ///
-    /// Creates the store where there is none. What the store has already stays; revocations of both are in force. A SCIM directory
+    /// Creates the store if it does not exist. What the store has already stays; revocations of both are in force. A SCIM directory
     /// from an earlier export of the same store is brought up to date, unless it has changed since. Running the import again
     /// changes nothing, and completes one that was interrupted; until then no gate starts on a store that it creates. Exits with
     /// 0 when all of the file is in the store, with 1 when not, with 2 when the configuration is bad.

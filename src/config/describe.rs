@@ -46,7 +46,7 @@ impl KeyDescriptions {
         self.0.get(name).into_iter().flatten().map(|(key, description)| (key.as_str(), description))
     }
 
-    /// Returns the description of a key, creating it if there is none. The first description stays, because the
+    /// Returns the description of a key, creating it if it does not exist. The first description stays, because the
     /// method for a special format reads with the one for a general format.
     fn entry(
         &mut self,

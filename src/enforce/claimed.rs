@@ -31,7 +31,7 @@ impl TokenVerifier {
         self.for_audience(payload, domain).ok_or(Reason::UnknownIssuer)
     }
 
-    /// Of the tables that fit, the one that accepts the token's audience; if there is none, the first, whose
+    /// Of the tables that fit, the one that accepts the token's audience; if no table does, the first, whose
     /// rules then say what is wrong.
     fn for_audience(
         &self,

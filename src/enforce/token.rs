@@ -200,7 +200,7 @@ impl VerifiedToken {
         size_of::<Self>() + texts + words + headers + omitted + names + self.met.size()
     }
 
-    /// Its session, if it was used: the one kept with the token, or, if there is none or it has left the
+    /// Its session, if it was used: the one kept with the token, or, if it is missing or has left the
     /// table, the one in the table.
     pub(super) fn session(&self, sessions: &Sessions) -> Option<Known<'_>> {
         match self.standing.session() {

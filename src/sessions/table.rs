@@ -102,7 +102,7 @@ impl SessionTable {
         self.cache.get(&token)
     }
 
-    /// Returns the token's session, created by `new` if there is none. Two requests that bring a new token at
+    /// Returns the token's session, created by `new` if it has none. Two requests that bring a new token at
     /// the same time get the same session.
     pub(super) fn enter(&self, token: TokenKey, new: impl Fn() -> Arc<Session>) -> Arc<Session> {
         let entered = self.cache.get_with(token, &new);

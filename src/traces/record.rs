@@ -24,7 +24,7 @@ const METHODS: [&str; 10] =
 const OTHER_METHOD: &str = "_OTHER";
 /// Span flags: the parent is known to be in another process.
 const REMOTE_PARENT: u32 = 0x300;
-/// Span flags: the parent is known to be in this process, or there is none.
+/// Span flags: the parent is known to be in this process, or the span has no parent.
 const LOCAL_PARENT: u32 = 0x100;
 /// The flag of a recorded span.
 const SAMPLED: u32 = 1;

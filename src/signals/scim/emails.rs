@@ -169,7 +169,7 @@ fn retain(addresses: &mut Vec<EmailAddress>, gone: &[usize]) {
     });
 }
 
-/// Changes the chosen addresses. If there is none, `add` creates one, as Entra expects.
+/// Changes the chosen addresses. If none matches, `add` creates one, as Entra expects.
 fn change(
     addresses: &mut Vec<EmailAddress>,
     chosen: &[usize],

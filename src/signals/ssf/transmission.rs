@@ -11,7 +11,7 @@ use crate::signals::Concealed;
 pub struct Transmission {
     /// Push or poll.
     pub delivery: SignalDelivery,
-    /// The stream that the gate creates and maintains; `None` if it was created manually, or there is none.
+    /// The stream that the gate creates and maintains; `None` if it was created manually or does not exist.
     pub stream: Option<KeptStream>,
     /// How often a verification event is requested on that stream; `None` for never.
     pub heartbeat: Option<Duration>,

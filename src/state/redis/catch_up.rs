@@ -162,7 +162,7 @@ impl Fleet {
         entries(&values)
     }
 
-    /// Returns the last place that this replica and the log have in common; 0 if there is none.
+    /// Returns the last place that this replica and the log have in common; 0 if they share none.
     async fn fork(&self) -> Result<u64, RedisFault> {
         const STEP: usize = 100;
         let mut before = "+".to_owned();
