@@ -321,6 +321,8 @@ impl Pair {
         assert!(matches!(poll(pin!(self.server.shutdown())), Poll::Ready(Ok(()))));
         self.receive();
         assert_eq!(self.at_client, self.from_server);
+        let late = poll(pin!(self.server.write(b"after the end of the server")));
+        assert!(matches!(late, Poll::Ready(Err(_))), "nothing may follow close_notify: {late:?}");
         let seen = self.client.process_new_packets().expect("a server that keeps to TLS");
         assert!(seen.peer_has_closed(), "the server has ended");
     }

@@ -127,12 +127,18 @@ impl TlsSession {
     }
 
     /// Encrypts up to `room` bytes of `slices` and returns how many. Small pieces share a record.
+    ///
+    /// # Errors
+    /// After [`close`](Self::close): nothing may follow `close_notify` (RFC 8446 §6.1).
     pub(super) fn seal_slices(
         &mut self,
         slices: &[IoSlice<'_>],
         room: usize,
         out: &mut Sealed,
     ) -> io::Result<usize> {
+        if self.closed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
         let pieces = slices.iter().filter(|slice| !slice.is_empty());
         if pieces.clone().count() > 1 && total <= room.min(MAX_PLAINTEXT) {
