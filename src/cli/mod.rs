@@ -1,11 +1,13 @@
 //! The command line: one module per command, and those that several share (`remote`, `listing`, `table`).
 
+use std::any::TypeId;
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod check;
 mod credential;
@@ -125,6 +127,27 @@ enum Command {
     Man(generate::ManArgs),
 }
 
+impl Cli {
+    /// Parses the arguments; the first is the name of the program.
+    fn read(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut definition = with_hyphens(Self::command());
+        let mut matches = definition.try_get_matches_from_mut(arguments)?;
+        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut definition))
+    }
+}
+
+/// Lets the value of an option begin with `-` if it is free text: identifiers often come from elsewhere, and every 64th
+/// `jti` in base64url begins so.
+fn with_hyphens(command: clap::Command) -> clap::Command {
+    let text = TypeId::of::<String>();
+    command
+        .mut_args(|argument| {
+            let is_free = !argument.is_positional() && argument.get_value_parser().type_id() == text;
+            argument.allow_hyphen_values(is_free)
+        })
+        .mut_subcommands(with_hyphens)
+}
+
 /// The configuration of a command that reads it.
 #[derive(Args)]
 struct Configured {
@@ -141,7 +164,7 @@ fn warn(warning: impl Display) {
 /// Parses the arguments, runs the command and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let command = match Cli::try_parse() {
+    let command = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli.command,
         Err(usage) => {
             // Help and version also arrive here and go to standard output. If printing fails, the exit code remains.
@@ -166,5 +189,33 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Completions(args) => generate::completions(&args, Cli::command()),
         Command::Man(args) => generate::man(&args, Cli::command()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    /// Tries each option that takes free text. Returns how many there are.
+    fn try_options(command: &clap::Command, path: &[&str]) -> usize {
+        let options = command.get_opts().filter(|option| {
+            option.get_action().takes_values()
+                && option.get_value_parser().type_id() == TypeId::of::<String>()
+        });
+        let tried = options.map(|option| {
+            let name = format!("--{}", option.get_long().unwrap());
+            let line = path.iter().copied().chain([&*name, "-1_aB"]).map(OsString::from);
+            let outcome = Cli::read(line).map(|_cli| ()).map_err(|error| error.kind());
+            assert_ne!(outcome, Err(ErrorKind::UnknownArgument), "{path:?} {name}");
+        });
+        let below = |command: &clap::Command| try_options(command, &[path, &[command.get_name()]].concat());
+        tried.count() + command.get_subcommands().map(below).sum::<usize>()
+    }
+
+    #[test]
+    fn free_text_of_an_option_may_begin_with_a_hyphen() {
+        assert!(try_options(&Cli::command(), &["portcullis"]) > 20);
     }
 }
