@@ -1,10 +1,12 @@
 //! A log whose lines tests can read.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use serde_json::Value;
+use tracing::Dispatch;
 use tracing::dispatcher::{self, DefaultGuard};
+use tracing::subscriber::NoSubscriber;
 
 use super::{Format, Guard, Settings, open};
 use crate::metrics::Metrics;
@@ -34,6 +36,16 @@ impl Kept {
     }
 }
 
+/// A subscriber that nothing is sent to. While there is only one, tracing lets the thread that reaches a call site first decide
+/// for all threads, and a thread of another test turns it off.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
+
+/// Sends what this thread logs to `events` until the guard is dropped.
+pub(super) fn send_to(events: &Dispatch) -> DefaultGuard {
+    LazyLock::force(&SECOND);
+    dispatcher::set_default(events)
+}
+
 /// Collects what this thread logs from `info` upwards, until the lines are taken.
 pub(crate) struct KeptLog {
     kept: Kept,
@@ -47,7 +59,7 @@ impl KeptLog {
             Settings { format: Format::Json, level: "info".to_owned(), access_log: false, log_paths: false };
         let (metrics, kept) = (Metrics::new().expect("the page"), Kept::default());
         let (_access, guard, events) = open(&settings, &metrics, kept.clone()).expect("the log");
-        Self { kept, guard, default: dispatcher::set_default(&events) }
+        Self { kept, guard, default: send_to(&events) }
     }
 
     /// The lines with this message.

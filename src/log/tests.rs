@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::testing::Kept;
+use super::testing::{Kept, send_to};
 use super::*;
 
 const SETTINGS: Settings =
@@ -55,8 +55,9 @@ fn logged(settings: &Settings, body: impl FnOnce(&AccessLog, &Guard)) -> Kept {
     let kept = Kept::default();
     let metrics = Metrics::new().expect("the page");
     let (access, guard, events) = open(settings, &metrics, kept.clone()).expect("the log");
-    tracing::dispatcher::with_default(&events, || body(&access, &guard));
-    drop(guard);
+    let default = send_to(&events);
+    body(&access, &guard);
+    drop((default, guard));
     assert_eq!(metrics.log_lines_dropped.get(), 0);
     kept
 }

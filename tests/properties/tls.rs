@@ -25,6 +25,8 @@ use crate::tls::ServerStream;
 
 /// The longest piece.
 const MOST: usize = 40_000;
+/// The most key updates in a row: rustls rejects a client that requests more of them without sending data.
+const MOST_UPDATES: usize = 32;
 
 /// An in-memory network: the server's socket, whose deliveries the test controls.
 #[derive(Debug, Clone, Default)]
@@ -189,6 +191,8 @@ struct Pair {
     at_server: Vec<u8>,
     from_server: Vec<u8>,
     at_client: Vec<u8>,
+    /// How often the client has updated its keys since it last wrote.
+    updates: usize,
     /// A byte to the server was changed.
     tampered: bool,
 }
@@ -216,8 +220,19 @@ impl Pair {
         let server = server.expect("a handshake with an end");
         network.0.borrow_mut().window = 0;
         let (from_client, at_server, from_server, at_client) = <(_, _, _, _)>::default();
-        let tampered = false;
-        Self { server, client, network, held, from_client, at_server, from_server, at_client, tampered }
+        let (updates, tampered) = (0, false);
+        Self {
+            server,
+            client,
+            network,
+            held,
+            from_client,
+            at_server,
+            from_server,
+            at_client,
+            updates,
+            tampered,
+        }
     }
 
     fn step(&mut self, letter: u8, count: usize) {
@@ -225,11 +240,13 @@ impl Pair {
         match letter {
             // The client writes, or updates its keys.
             b'c' => {
+                self.updates = 0;
                 self.client.writer().write_all(&piece).expect("room");
                 self.from_client.extend_from_slice(&piece);
                 send(&mut self.client, &mut self.held);
             }
-            b'k' => {
+            b'k' if self.updates < MOST_UPDATES => {
+                self.updates += 1;
                 drop(self.client.refresh_traffic_keys());
                 send(&mut self.client, &mut self.held);
             }

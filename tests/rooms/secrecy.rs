@@ -16,6 +16,7 @@ use portcullis::log::{self, Format, Settings};
 use portcullis::metrics::Metrics;
 use tracing::dispatcher;
 use tracing::field::{Field, Visit};
+use tracing::subscriber::NoSubscriber;
 use tracing::{Dispatch, Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
@@ -87,6 +88,8 @@ async fn exchange() {
 
 #[tokio::test]
 async fn no_level_lets_the_libraries_speak() {
+    // While there is only one subscriber, a thread of another test may turn off a call site that it reaches first.
+    let _second = Dispatch::new(NoSubscriber::default());
     let printed = Printed::default();
     let everything = Dispatch::new(tracing_subscriber::registry().with(Everything(printed.clone())));
     let default = dispatcher::set_default(&everything);
