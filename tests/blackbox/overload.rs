@@ -433,8 +433,7 @@ fn a_request_that_is_shed_is_no_use_of_its_token() {
             .of(1, &Settings::plaintext(), &upstream.url(), &issuer)
             .toml("[sessions]\nidle_timeout = \"2s\"");
         let gate = Gate::start(&settings);
-        let token = issuer.good();
-        assert_eq!(status(&gate, "/a", &token), 200, "used once");
+        let token = gate.use_in_time("/a", || issuer.good());
         // Nobody's token, which cannot go idle.
         let mut holder = gate.connect();
         holder.send(gate.get("/anonymous/held/1").bytes()).unwrap();

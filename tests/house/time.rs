@@ -114,6 +114,22 @@ impl<'ast> Visit<'ast> for Times {
     }
 }
 
+/// Whether this is the time of one of the testkit's clocks, or a number derived from it.
+fn reads_clock(expression: &syn::Expr) -> bool {
+    match expression {
+        syn::Expr::Call(call) => match &*call.func {
+            syn::Expr::Path(path) => {
+                path.path.segments.last().is_some_and(|name| name.ident == "now" || name.ident == "now_ms")
+            }
+            _ => false,
+        },
+        syn::Expr::Cast(it) => reads_clock(&it.expr),
+        syn::Expr::Paren(it) => reads_clock(&it.expr),
+        syn::Expr::Binary(it) => reads_clock(&it.left) || reads_clock(&it.right),
+        _ => false,
+    }
+}
+
 /// Comparisons that hold only if something was fast.
 struct Bounds<'t> {
     times: &'t Times,
@@ -127,7 +143,7 @@ impl<'ast> Visit<'ast> for Bounds<'_> {
             syn::BinOp::Gt(_) | syn::BinOp::Ge(_) => Some(&binary.right),
             _ => None,
         };
-        if small.is_some_and(|small| self.times.is_span(small)) {
+        if small.is_some_and(|small| self.times.is_span(small) || reads_clock(small)) {
             self.found.push(line(binary));
         }
         visit::visit_expr_binary(self, binary);
@@ -146,11 +162,12 @@ mod tests {
     fn late() { assert!(began.elapsed() >= A, \"{:?}\", began.elapsed()); assert!(A < began.elapsed()); }
     fn quick() { assert!(is_there && began.elapsed() < A); }
     fn named() { let took = began.elapsed(); assert!(A >= took); }
+    fn clock() { assert!(now() <= at, \"{at}\"); assert!(testkit::now_ms() - at < 5); assert!(now() > at); }
     fn other(took: u32) { assert!(took < 4); }
     fn counts() { let sent = eventually(A, || (began.elapsed() > A).then_some(7)); assert!(sent < 9); }
 }
 ";
     let mixed = [Source::parsed("src/a.rs", text)];
     assert_eq!(sleeps(&mixed), ["src/a.rs:5", "src/a.rs:6"]);
-    assert_eq!(bounds(&mixed), ["src/a.rs:9", "src/a.rs:10"]);
+    assert_eq!(bounds(&mixed), ["src/a.rs:9", "src/a.rs:10", "src/a.rs:11", "src/a.rs:11"]);
 }

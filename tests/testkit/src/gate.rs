@@ -128,6 +128,15 @@ impl Gate {
         Scrape::parse(&self.telemetry("/metrics").text())
     }
 
+    /// Presents new tokens until one is accepted, and returns it. For tokens that are idle soon after their issue:
+    /// a busy machine may present one of them too late.
+    pub fn use_in_time(&self, path: &str, mut issue: impl FnMut() -> String) -> String {
+        eventually("a token is used before it is idle", || {
+            let token = issue();
+            (self.get(path).token(&token).send().status() == 200).then_some(token)
+        })
+    }
+
     /// Waits until the metrics satisfy `probe`.
     pub fn wait_for_metric<T>(&self, what: &str, mut probe: impl FnMut(&Scrape) -> Option<T>) -> T {
         eventually(what, || probe(&self.metrics()))
