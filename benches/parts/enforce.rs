@@ -18,7 +18,7 @@ use super::bearer::{self, BearerSettings};
 use super::checks::{Again, CHECKS, Case, Subject};
 use super::claims::IssuerRules;
 use super::decide::{Asked, Enforcer, InForce, Proof, Request, TrustedIssuer, Verdict};
-use super::policy::{IdentityClaim, IdentitySettings, Requirement, RouteSettings};
+use super::policy::{IdentityClaim, IdentitySettings, Requirement, Route, RouteSettings};
 use super::target::RequestTarget;
 use crate::keys;
 use crate::keys::key::VerificationKey;
@@ -34,6 +34,8 @@ const NOW: i64 = 1_800_000_000;
 const TARGET: &[u8] = b"/deals/81723/lines?limit=50&after=1029";
 /// As often as the bench calls each part.
 const FRESH: usize = 600;
+/// More tokens than a worker has busy connections.
+const MANY: usize = 2_000;
 const HOST_NAME: &str = "api.example.com";
 
 /// A gate, a request with a good token, and one with a bad signature.
@@ -125,12 +127,21 @@ pub(crate) fn all() -> Vec<Part> {
         }
         part(format!("check: {}", check.name), move || run(check.again, check.judge, &mut case))
     });
+    let many: Vec<HeaderMap> =
+        (0..MANY).map(|number| headers_with(&scene.token(FRESH + 2 + number))).collect();
+    many.iter().for_each(|headers| assert_eq!(scene.allow(headers), Proof::Fresh));
+    let mut turn = 0;
+    let in_turn = move || {
+        turn = (turn + 1) % MANY;
+        assert_eq!(many.get(turn).map(|headers| scene.allow(headers)), Some(Proof::Cached));
+    };
     // Signing is not part of it.
     let mut fresh: Vec<HeaderMap> = (0..FRESH).map(|number| headers_with(&scene.token(number + 2))).collect();
     let whole = [
         part("decision: a token seen before, and its use", || {
             assert_eq!(scene.allow(&scene.good), Proof::Cached)
         }),
+        part("decision: one of 2,000 tokens in turn, and its use", in_turn),
         part("decision: a bad token seen before", || scene.deny()),
         part("decision: a token seen for the first time", move || {
             if let Some(headers) = fresh.pop() {
@@ -180,6 +191,13 @@ pub(crate) fn head_bytes() -> Vec<u8> {
     }
     bytes.extend_from_slice(b"\r\n");
     bytes
+}
+
+/// The route of the request.
+pub(crate) fn route() -> Arc<Route> {
+    let scene = Scene::leaked();
+    let judgement = scene.enforcer.decide(&scene.request(&scene.good), Asked::NOTHING, now());
+    judgement.route.expect("a route")
 }
 
 /// What upstreams receive about tokens.

@@ -29,7 +29,8 @@ pub(crate) fn part(name: impl Into<String>, call: impl FnMut() + 'static) -> Par
 #[must_use]
 pub fn all() -> Vec<Part> {
     let nothing = part("nothing", || {});
-    [vec![nothing], wire::from_client(), crate::enforce::parts::all(), wire::upstream(), wire::to_client()]
+    let (decision, record) = (crate::enforce::parts::all(), crate::gate::parts::all());
+    [vec![nothing], wire::from_client(), decision, wire::upstream(), wire::to_client(), record]
         .into_iter()
         .flatten()
         .collect()

@@ -3,6 +3,8 @@
 //! A moka cache, bounded in bytes. An entry is never a verdict: it says that one string was signed under one
 //! key set. This module knows neither keys nor events.
 
+mod at_hand;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use crate::identity::{AsIs, Key};
 use crate::sessions::limits::SessionLimits;
 use crate::state::record::PerIssuer;
 use crate::time::Monotonic;
+use at_hand::{AtHand, REFRESH};
 
 /// The key of a presented token: its AES-GMAC under a key that only this table has.
 ///
@@ -66,6 +69,8 @@ pub(super) struct Proofs {
     /// The MAC key. `None` if there are no random numbers; nothing is cached then.
     seal: Option<LessSafeKey>,
     cache: Cache<ProofKey, Remembered, AsIs>,
+    /// How many proofs a worker keeps in each generation of its own.
+    at_hand: usize,
 }
 
 impl fmt::Debug for Proofs {
@@ -90,7 +95,8 @@ impl Proofs {
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(Lifetimes(limits))
             .build_with_hasher(AsIs::default());
-        Self { id: TABLES.fetch_add(1, Ordering::Relaxed), seal, cache }
+        let at_hand = (tokens / SHARE).clamp(FEWEST_AT_HAND, MOST_AT_HAND);
+        Self { id: TABLES.fetch_add(1, Ordering::Relaxed), seal, cache, at_hand }
     }
 
     /// The key of a token as it was presented.
@@ -104,25 +110,18 @@ impl Proofs {
     /// [`REFRESH`].
     pub(super) fn get(&self, key: ProofKey, now: Monotonic) -> Option<Remembered> {
         AT_HAND.with_borrow_mut(|at_hand| {
-            let slot = at_hand.slot(key);
-            if let Some(held) = slot
-                && (held.table, held.key) == (self.id, key)
-                && now.since(held.seen) < REFRESH
-            {
-                return Some(held.proof.clone());
-            }
-            let proof = self.cache.get(&key)?;
-            *slot = Some(Held { table: self.id, key, proof: proof.clone(), seen: now });
-            Some(proof)
+            at_hand.get(self, key, now).or_else(|| {
+                let proof = self.cache.get(&key)?;
+                at_hand.put(self, key, proof.clone(), now);
+                Some(proof)
+            })
         })
     }
 
     /// Caches a proof; if there is no space, evicts the least recently used ones.
     pub(super) fn put(&self, key: ProofKey, proof: Remembered, now: Monotonic) {
         self.cache.insert(key, proof.clone());
-        AT_HAND.with_borrow_mut(|at_hand| {
-            *at_hand.slot(key) = Some(Held { table: self.id, key, proof, seen: now });
-        });
+        AT_HAND.with_borrow_mut(|at_hand| at_hand.put(self, key, proof, now));
     }
 
     /// Runs pending maintenance: evicts what is expired or does not fit.
@@ -170,39 +169,17 @@ impl Expiry<ProofKey, Remembered> for Lifetimes {
     }
 }
 
-/// How long a worker uses a proof of its own table before it asks moka again.
-const REFRESH: Duration = Duration::from_secs(10);
-/// Number of proofs in a worker's own table: those of its busy connections.
-const SLOTS: usize = 256;
+/// The share of the table's places that a worker may have in a generation of its own.
+const SHARE: usize = 8;
+/// The limits of that, for small tables and for large ones.
+const FEWEST_AT_HAND: usize = 256;
+const MOST_AT_HAND: usize = 16 * 1024;
 
 thread_local! {
     /// The proofs that this worker used most recently. A lookup in moka takes a lock-free map, an LRU record
     /// and a new deadline: several times the cost of the rest of a judgement, and connections send the same
     /// token again and again.
     static AT_HAND: RefCell<AtHand> = RefCell::new(AtHand::default());
-}
-
-/// One slot per value of a key's last bits.
-#[derive(Default)]
-struct AtHand(Vec<Option<Held>>);
-
-#[derive(Clone)]
-struct Held {
-    table: u64,
-    key: ProofKey,
-    proof: Remembered,
-    /// When moka last saw it used.
-    seen: Monotonic,
-}
-
-impl AtHand {
-    fn slot(&mut self, key: ProofKey) -> &mut Option<Held> {
-        if self.0.is_empty() {
-            self.0.resize(SLOTS, None);
-        }
-        #[expect(clippy::indexing_slicing, reason = "a remainder of the length")]
-        &mut self.0[key.slot(SLOTS)]
-    }
 }
 
 #[cfg(test)]

@@ -41,6 +41,9 @@ mod limits;
 mod loggable;
 mod meters;
 mod own;
+#[cfg(any(test, feature = "parts"))]
+#[path = "../../benches/parts/record.rs"]
+pub(crate) mod parts;
 mod patience;
 mod proxied;
 mod resources;

@@ -19,11 +19,8 @@ fn proof(generation: u64) -> Remembered {
     Remembered { token: verified(json!({})), generation }
 }
 
-/// A key that a worker keeps in this slot.
-fn key(place: u8, number: u8) -> ProofKey {
-    let mut bytes = [0; 16];
-    (bytes[7], bytes[15]) = (place, number);
-    ProofKey(Key::from_bytes(bytes))
+fn key(number: u16) -> ProofKey {
+    ProofKey(Key::from_bytes(u128::from(number).to_be_bytes()))
 }
 
 fn at(millis: i64) -> Monotonic {
@@ -32,7 +29,7 @@ fn at(millis: i64) -> Monotonic {
 
 #[test]
 fn a_proof_at_hand_serves_for_less_than_ten_seconds() {
-    let (table, key) = (Proofs::new(10, limits(None)), key(5, 1));
+    let (table, key) = (Proofs::new(10, limits(None)), key(1));
     let generation = |millis| table.get(key, at(millis)).map(|proof| proof.generation);
     table.put(key, proof(7), at(0));
     table.cache.invalidate(&key);
@@ -48,17 +45,55 @@ fn a_proof_at_hand_serves_for_less_than_ten_seconds() {
 }
 
 #[test]
-fn keys_of_one_place_and_tables_with_one_key_are_not_confused() {
+fn all_proofs_in_use_are_at_hand_up_to_a_share_of_the_table() {
+    let (table, proof) = (Proofs::new(800, limits(None)), proof(1));
+    assert_eq!(table.at_hand, 256);
+    assert_eq!(Proofs::new(80_000, limits(None)).at_hand, 10_000);
+    assert_eq!(Proofs::new(1_000_000, limits(None)).at_hand, 16 * 1024);
+    let mut at_hand = AtHand::default();
+    let put = |at_hand: &mut AtHand, numbers: std::ops::Range<u16>| {
+        numbers.for_each(|number| at_hand.put(&table, key(number), proof.clone(), at(0)));
+    };
+    let found = |at_hand: &mut AtHand, numbers: std::ops::Range<u16>| {
+        numbers.filter(|number| at_hand.get(&table, key(*number), at(1)).is_some()).count()
+    };
+    put(&mut at_hand, 0..256);
+    assert_eq!(found(&mut at_hand, 0..256), 256);
+    // One more begins a generation; what is used meanwhile stays, and what is not leaves with the one after.
+    put(&mut at_hand, 256..257);
+    assert_eq!(found(&mut at_hand, 0..100), 100);
+    put(&mut at_hand, 257..500);
+    assert_eq!(found(&mut at_hand, 0..256), 100);
+    // However many are in use, there are no more than two generations of them.
+    for _ in 0..5 {
+        put(&mut at_hand, 1_000..1_200);
+        found(&mut at_hand, 0..2_000);
+        assert!((256..=512).contains(&at_hand.len()), "{}", at_hand.len());
+    }
+}
+
+#[test]
+fn a_proof_that_is_not_used_for_twenty_seconds_is_no_longer_at_hand() {
+    let (table, mut at_hand, proof) = (Proofs::new(10, limits(None)), AtHand::default(), proof(1));
+    for (millis, expected) in [(0, 1), (9_999, 2), (10_000, 3), (19_999, 4), (20_000, 3), (50_000, 2)] {
+        let number = key(u16::try_from(millis).unwrap());
+        at_hand.put(&table, number, proof.clone(), at(millis));
+        assert_eq!(at_hand.len(), expected, "at {millis}");
+    }
+}
+
+#[test]
+fn tables_with_one_key_are_not_confused() {
     let (one, other) = (Proofs::new(10, limits(None)), Proofs::new(10, limits(None)));
     for number in [1, 2] {
-        one.put(key(5, number), proof(number.into()), at(0));
+        one.put(key(number), proof(number.into()), at(0));
     }
-    let generation = |table: &Proofs, number| table.get(key(5, number), at(1)).map(|proof| proof.generation);
+    let generation = |table: &Proofs, number| table.get(key(number), at(1)).map(|proof| proof.generation);
     for (number, expected) in [(1, Some(1)), (2, Some(2)), (3, None), (2, Some(2)), (1, Some(1))] {
         assert_eq!(generation(&one, number), expected, "{number}");
     }
     assert_eq!(generation(&other, 1), None);
-    other.put(key(5, 1), proof(9), at(0));
+    other.put(key(1), proof(9), at(0));
     for _ in 0..2 {
         assert_eq!((generation(&one, 1), generation(&other, 1)), (Some(1), Some(9)));
     }
@@ -66,7 +101,7 @@ fn keys_of_one_place_and_tables_with_one_key_are_not_confused() {
 
 #[test]
 fn a_proof_is_kept_until_its_token_is_idle_or_dead() {
-    let (key, proof) = (key(0, 0), proof(1));
+    let (key, proof) = (key(0), proof(1));
     let second = Duration::from_secs(1);
     // The token lives 610 seconds, plus two leeways and a second of grace.
     for (idle, created, read) in [
@@ -91,7 +126,7 @@ fn a_proof_is_kept_until_its_token_is_idle_or_dead() {
 
 #[test]
 fn a_proof_is_kept_by_the_idle_timeout_of_its_issuer() {
-    let (proof, key, start) = (proof(1), key(1, 1), Instant::now());
+    let (proof, key, start) = (proof(1), key(1), Instant::now());
     let issuer: Arc<str> = payload(json!({}))["iss"].as_str().unwrap().into();
     let limits = |idle| SessionLimits { idle, leeway: Duration::from_secs(30), floor: None, own_floor: None };
     let minute = Some(Duration::from_secs(60));
@@ -123,7 +158,7 @@ fn a_proof_weighs_what_it_takes_and_at_least_its_unit() {
 #[test]
 fn a_sweep_counts_what_was_put() {
     let table = Proofs::new(10, limits(None));
-    table.put(key(1, 1), proof(1), at(0));
+    table.put(key(1), proof(1), at(0));
     table.sweep();
     assert_eq!((table.cache.entry_count(), table.cache.weighted_size()), (1, 2_048));
 }
