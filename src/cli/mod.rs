@@ -7,7 +7,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod check;
 mod credential;
@@ -132,6 +133,7 @@ impl Cli {
     fn read(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut definition = with_hyphens(Self::command());
         let mut matches = definition.try_get_matches_from_mut(arguments)?;
+        values_are_there(&mut definition, &matches)?;
         Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut definition))
     }
 }
@@ -139,13 +141,36 @@ impl Cli {
 /// Lets the value of an option begin with `-` if it is free text: identifiers often come from elsewhere, and every 64th
 /// `jti` in base64url begins so.
 fn with_hyphens(command: clap::Command) -> clap::Command {
-    let text = TypeId::of::<String>();
     command
         .mut_args(|argument| {
-            let is_free = !argument.is_positional() && argument.get_value_parser().type_id() == text;
+            let is_free = is_free_text(&argument);
             argument.allow_hyphen_values(is_free)
         })
         .mut_subcommands(with_hyphens)
+}
+
+fn is_free_text(argument: &clap::Arg) -> bool {
+    !argument.is_positional() && argument.get_value_parser().type_id() == TypeId::of::<String>()
+}
+
+/// Checks that no option of free text has another option in place of its value, which was forgotten.
+fn values_are_there(command: &mut clap::Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    let known: Vec<String> =
+        command.get_arguments().filter_map(clap::Arg::get_long).map(|name| format!("--{name}")).collect();
+    let forgotten = command.get_arguments().filter(|argument| is_free_text(argument)).find_map(|argument| {
+        let values = matches.try_get_raw(argument.get_id().as_str()).ok()??;
+        let option = known.iter().find(|name| values.clone().any(|value| value == name.as_str()))?;
+        Some(format!("a value is required for '{argument}': '{option}' is an option"))
+    });
+    if let Some(problem) = forgotten {
+        return Err(command.error(ErrorKind::InvalidValue, problem));
+    }
+    match matches.subcommand() {
+        Some((name, matches)) => {
+            command.find_subcommand_mut(name).map_or(Ok(()), |command| values_are_there(command, matches))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The configuration of a command that reads it.
@@ -194,7 +219,6 @@ pub fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::error::ErrorKind;
 
     use super::*;
 
@@ -217,5 +241,16 @@ mod tests {
     #[test]
     fn free_text_of_an_option_may_begin_with_a_hyphen() {
         assert!(try_options(&Cli::command(), &["portcullis"]) > 20);
+    }
+
+    #[test]
+    fn an_option_in_place_of_a_forgotten_value_is_an_error() {
+        let read = |line: &str| Cli::read(line.split(' ').map(OsString::from)).map(|_cli| ());
+        for line in ["--jti --json", "--jti=--json", "--jti -j --issuer --jti"] {
+            let error = read(&format!("portcullis event token-revoked {line}")).unwrap_err().to_string();
+            assert!(error.contains("a value is required for '--"), "{line}: {error}");
+            assert!(error.contains("Usage: portcullis event"), "{line}: {error}");
+        }
+        read("portcullis event token-revoked --jti --jsonic --json").unwrap();
     }
 }
