@@ -176,7 +176,7 @@ pub enum Clock {
     #[default]
     Machine,
     /// A simulated clock, in milliseconds.
-    Told(Arc<AtomicI64>),
+    Simulated(Arc<AtomicI64>),
 }
 
 impl Clock {
@@ -185,7 +185,7 @@ impl Clock {
     pub fn monotonic(&self) -> Monotonic {
         match self {
             Self::Machine => Monotonic::now(),
-            Self::Told(millis) => Monotonic(millis.load(Ordering::SeqCst)),
+            Self::Simulated(millis) => Monotonic(millis.load(Ordering::SeqCst)),
         }
     }
 }

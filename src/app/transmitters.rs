@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::config::Settings;
 use crate::enforce::signals::{IssuerSignals, SeenSubjects, SignalClock};
 use crate::signals::ssf;
-use crate::signals::ssf::streams::{HeardStream, StreamKeeper, StreamShared, StreamWatch, signal_clock};
+use crate::signals::ssf::streams::{HeardStream, StreamHealth, StreamKeeper, StreamShared, signal_clock};
 use crate::tls;
 
 /// How many subjects of new tokens may wait for the task that maintains a stream.
@@ -26,7 +26,7 @@ pub(super) struct RunningTransmitter {
     /// The content of the CA file for the transmitter.
     roots: Option<Vec<u8>>,
     /// The heartbeat clock and the watch of a stream that the gate maintains.
-    heard: Option<(Arc<SignalClock>, Arc<StreamWatch>)>,
+    heard: Option<(Arc<SignalClock>, Arc<StreamHealth>)>,
     subjects: Option<SeenSubjects>,
     work: Mutex<Work>,
 }
@@ -149,7 +149,7 @@ pub(super) async fn left(transmitters: &[Arc<RunningTransmitter>]) {
 
 impl RunningTransmitter {
     /// Where the receiver records what arrives on the stream.
-    pub(super) fn watch(&self) -> Option<Arc<StreamWatch>> {
+    pub(super) fn watch(&self) -> Option<Arc<StreamHealth>> {
         self.heard.as_ref().map(|(_, watch)| Arc::clone(watch))
     }
 }

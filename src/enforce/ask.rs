@@ -9,7 +9,7 @@ use crate::identity::{Key, TokenKey};
 use crate::keys::store::WantedKey;
 use crate::replays::ProofUse;
 use crate::replays::nonces::UnknownPeriod;
-use crate::state::redis::{FirstUse, Told};
+use crate::state::redis::{FirstUse, SharedUse};
 use crate::time::{Monotonic, Timestamp};
 
 /// A question that cannot be answered without the network.
@@ -56,7 +56,7 @@ pub enum Ask {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Asked {
     keys: bool,
-    session: Option<Told>,
+    session: Option<SharedUse>,
     first_use: Option<FirstUse>,
     proof: Option<ProofUse>,
     nonce_period: Option<UnknownPeriod>,
@@ -75,7 +75,7 @@ impl Asked {
     pub fn and(self, ask: &Ask) -> Self {
         match ask {
             Ask::Keys { .. } => Self { keys: true, ..self },
-            Ask::Session { .. } => self.told(Told::Unknown),
+            Ask::Session { .. } => self.told(SharedUse::Unknown),
             Ask::FirstUse { .. } => self.told_first_use(FirstUse::Unknown),
             Ask::Proof { .. } => self.told_proof(ProofUse::Unknown),
             Ask::NonceKey(period) => Self { nonce_period: Some(*period), ..self },
@@ -99,7 +99,7 @@ impl Asked {
 
     /// Records the answer for the token's last use.
     #[must_use]
-    pub fn told(self, answer: Told) -> Self {
+    pub fn told(self, answer: SharedUse) -> Self {
         Self { session: Some(answer), ..self }
     }
 
@@ -113,7 +113,7 @@ impl Asked {
         self.first_use
     }
 
-    pub(super) fn session(self) -> Option<Told> {
+    pub(super) fn session(self) -> Option<SharedUse> {
         self.session
     }
 
@@ -181,11 +181,11 @@ mod tests {
         let mut asked = Asked::NOTHING.and(&keys);
         assert_eq!(parts(asked), (true, None, None));
         asked = asked.and(&session);
-        assert_eq!(parts(asked), (true, Some(Told::Unknown), None));
+        assert_eq!(parts(asked), (true, Some(SharedUse::Unknown), None));
         asked = asked.and(&first_use);
-        assert_eq!(parts(asked), (true, Some(Told::Unknown), Some(FirstUse::Unknown)));
-        asked = asked.told(Told::Over).told_first_use(FirstUse::Ordinary);
-        assert_eq!(parts(asked), (true, Some(Told::Over), Some(FirstUse::Ordinary)));
+        assert_eq!(parts(asked), (true, Some(SharedUse::Unknown), Some(FirstUse::Unknown)));
+        asked = asked.told(SharedUse::Over).told_first_use(FirstUse::Ordinary);
+        assert_eq!(parts(asked), (true, Some(SharedUse::Over), Some(FirstUse::Ordinary)));
     }
 
     #[tokio::test]
@@ -205,8 +205,8 @@ mod tests {
         let asked = gate.find_out(&keys, Asked::NOTHING).await;
         assert_eq!(asked, Asked::KEYS);
         let asked = gate.find_out(&session, asked).await;
-        assert_eq!(asked, Asked::KEYS.told(Told::LastUsed(now())));
+        assert_eq!(asked, Asked::KEYS.told(SharedUse::LastUsed(now())));
         let asked = gate.find_out(&first_use, asked).await;
-        assert_eq!(asked, Asked::KEYS.told(Told::LastUsed(now())).told_first_use(FirstUse::Ordinary));
+        assert_eq!(asked, Asked::KEYS.told(SharedUse::LastUsed(now())).told_first_use(FirstUse::Ordinary));
     }
 }

@@ -26,7 +26,7 @@ use crate::replays::Replays;
 use crate::revocations::Revocations;
 use crate::sessions::{self, Sessions};
 use crate::state::freshness::Freshness;
-use crate::state::redis::Told;
+use crate::state::redis::SharedUse;
 use crate::time::{Monotonic, Now};
 
 /// The head of a request to judge.
@@ -333,7 +333,7 @@ impl Enforcer {
         }
     }
 
-    fn count_use(&self, pass: &Pass, told: Option<Told>, now: Now) -> Result<(), Reason> {
+    fn count_use(&self, pass: &Pass, told: Option<SharedUse>, now: Now) -> Result<(), Reason> {
         let issuer = &self.issuer(pass.token.issuer).ok_or(Reason::UnknownIssuer)?.rules.issuer;
         pass.count_use(told, issuer, &self.in_force.sessions, now).map_err(|_idle| Reason::Idle)
     }

@@ -7,7 +7,7 @@ use super::denial::Denial;
 use super::policy::{Mode, Route};
 use super::target::Target;
 use super::token::VerifiedToken;
-use crate::state::redis::Told;
+use crate::state::redis::SharedUse;
 use crate::time::Monotonic;
 
 /// The permission to forward one request. Only a decision can create one.
@@ -26,7 +26,7 @@ pub struct Pass {
     /// The token.
     pub token: Arc<VerifiedToken>,
     /// The answer of other replicas, if they were asked about its last use.
-    pub(super) told: Option<Told>,
+    pub(super) told: Option<SharedUse>,
     /// Whether possession of the key that it is bound to was proven when the request came.
     pub(super) is_proven: bool,
 }

@@ -14,7 +14,7 @@ use super::identity::IdentityHeaders;
 use super::standing::{Known, TokenStanding};
 use crate::revocations::{Ended, Revocations, Snapshot, TokenFacts};
 use crate::sessions::{Idle, Idleness, Introduction, Session, Sessions};
-use crate::state::redis::Told;
+use crate::state::redis::SharedUse;
 use crate::time::{Now, Timestamp};
 
 /// The index of an issuer in the configuration.
@@ -338,7 +338,7 @@ impl Pass {
     /// When it has gone idle.
     pub(super) fn count_use(
         &self,
-        told: Option<Told>,
+        told: Option<SharedUse>,
         issuer: &Arc<str>,
         sessions: &Sessions,
         now: Now,

@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::revocations::{Ends, Horizon, Revocations};
 use crate::sessions::Sessions;
 use crate::state::record::{Event, EventKind, EventSource, Forgotten, Kept, StoredEvent, Trimmed, Undone};
-use crate::state::redis::{News, Removed, ReplicaChanges};
+use crate::state::redis::{Removed, ReplicaChange, ReplicaChanges};
 use crate::state::{Store, StoreError};
 use crate::time::{Now, Timestamp};
 
@@ -138,11 +138,11 @@ impl EventLog {
             if let Some(created_at) = created_at.filter(|_| refuse_older) {
                 self.revocations.set_not_before(created_at);
             }
-            for part in
-                items.chunk_by(|one, other| matches!((one, other), (News::Event(..), News::Event(..))))
-            {
+            for part in items.chunk_by(|one, other| {
+                matches!((one, other), (ReplicaChange::Event(..), ReplicaChange::Event(..)))
+            }) {
                 match part {
-                    [News::Undone(sequence)] => self.take_back(*sequence).await,
+                    [ReplicaChange::Undone(sequence)] => self.take_back(*sequence).await,
                     events => self.take_over(events, &metrics).await,
                 }
             }
@@ -166,10 +166,10 @@ impl EventLog {
         }
     }
 
-    async fn take_over(&self, news: &[News], metrics: &Metrics) {
+    async fn take_over(&self, news: &[ReplicaChange], metrics: &Metrics) {
         let events = news.iter().filter_map(|news| match news {
-            News::Event(stored, own) => Some((&stored.event, *own)),
-            News::Undone(_) => None,
+            ReplicaChange::Event(stored, own) => Some((&stored.event, *own)),
+            ReplicaChange::Undone(_) => None,
         });
         let _shared = self.order.read().await;
         self.revocations.replay(events.clone().filter_map(|(event, _)| ends(event)));

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 
 use crate::identity::{SubjectKey, TokenKey};
 use crate::state::record::{PerIssuer, SessionRow};
-use crate::state::redis::Told;
+use crate::state::redis::SharedUse;
 use crate::time::{Now, Timestamp};
 
 pub(crate) mod limits;
@@ -146,7 +146,7 @@ impl Sessions {
         &self,
         session: Option<&Session>,
         token: &Introduction<'_>,
-        told: Option<Told>,
+        told: Option<SharedUse>,
         now: Now,
     ) -> Idleness {
         match self.case(session, token, told, now).judge(self.limits.load().of(token.issuer)) {
@@ -164,7 +164,7 @@ impl Sessions {
         &self,
         session: Option<&Arc<Session>>,
         token: &Introduction<'_>,
-        told: Option<Told>,
+        told: Option<SharedUse>,
         now: Now,
     ) -> Result<Option<Arc<Session>>, Idle> {
         let limits = self.limits.load();
@@ -194,7 +194,7 @@ impl Sessions {
         &self,
         session: &Arc<Session>,
         token: &Introduction<'_>,
-        told: Option<Told>,
+        told: Option<SharedUse>,
         now: Now,
         limits: &SessionLimits,
     ) -> UseResult {
@@ -230,7 +230,7 @@ impl Sessions {
         &self,
         session: Option<&Session>,
         token: &Introduction<'_>,
-        told: Option<Told>,
+        told: Option<SharedUse>,
         now: Now,
     ) -> IdleCase {
         IdleCase {

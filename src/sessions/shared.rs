@@ -17,7 +17,7 @@ use super::{Idleness, Session, Sessions, Settings, lock};
 use crate::identity::{AsIs, TokenKey};
 use crate::state::Store;
 use crate::state::record::{IdleTerms, PerIssuer};
-use crate::state::redis::{FirstUse, Told};
+use crate::state::redis::{FirstUse, SharedUse};
 use crate::time::{Now, Timestamp};
 
 /// What the table needs of the shared store.
@@ -80,10 +80,10 @@ impl Sessions {
 
     /// Asks the other replicas for a token's last use and caches the answer; `known` is the last use known
     /// here.
-    pub async fn ask_others(&self, token: TokenKey, issuer: &str, known: Timestamp) -> Told {
-        let Some(shared) = &self.shared else { return Told::LastUsed(known) };
+    pub async fn ask_others(&self, token: TokenKey, issuer: &str, known: Timestamp) -> SharedUse {
+        let Some(shared) = &self.shared else { return SharedUse::LastUsed(known) };
         let told = shared.store.last_use(token, known, self.idle_timeout(issuer)).await;
-        if told == Told::Over {
+        if told == SharedUse::Over {
             shared.over.insert(token, ());
         }
         if let Some(session) = self.find(token) {
@@ -144,15 +144,15 @@ impl Sessions {
         self.shared.as_ref().is_some_and(|shared| shared.over.contains_key(&token))
     }
 
-    fn learn(&self, session: &Session, told: Told, now: Now) {
+    fn learn(&self, session: &Session, told: SharedUse, now: Now) {
         match told {
-            Told::LastUsed(at) => {
+            SharedUse::LastUsed(at) => {
                 let theirs = self.on_shared_clock(now);
                 let monotonic = theirs.monotonic.minus(theirs.wall.since(at));
                 session.learn(Stamp { wall: at, monotonic, is_over: false, is_evicted: false });
             }
-            Told::Over => session.end(),
-            Told::Unknown => {}
+            SharedUse::Over => session.end(),
+            SharedUse::Unknown => {}
         }
     }
 
@@ -269,15 +269,15 @@ mod tests {
         table.sweep(at(60_001));
         assert_eq!(table.left(), super::super::Left::default());
         assert_eq!(table.tracked(), 0, "what may not pass leaves no trace");
-        let told = Some(Told::LastUsed(ms(50_000)));
+        let told = Some(SharedUse::LastUsed(ms(50_000)));
         let session = table.begin(None, &token, told, at(60_001)).unwrap().unwrap();
         assert_eq!(session.last_used_at(), ms(60_001));
         let later = |told| table.judge(Some(&session), &token, told, at(120_002));
         assert_eq!(later(None), Idleness::Ask(ms(60_001)));
-        table.learn(&session, Told::LastUsed(ms(90_000)), at(120_002));
+        table.learn(&session, SharedUse::LastUsed(ms(90_000)), at(120_002));
         assert_eq!(later(None), Idleness::InUse);
         assert_eq!(table.judge(Some(&session), &token, None, at(150_001)), Idleness::Ask(ms(90_000)));
-        table.learn(&session, Told::Over, at(150_001));
+        table.learn(&session, SharedUse::Over, at(150_001));
         assert_eq!(table.judge(Some(&session), &token, told, at(1)), Idleness::Idle, "without asking again");
     }
 
@@ -449,7 +449,7 @@ mod tests {
         let (table, issuer) = (table(0), "https://a/".into());
         let token = token(&issuer);
         let judged = |now| table.judge(None, &token, None, at(now));
-        assert_eq!(table.ask_others(token.token, "https://a/", ms(5)).await, Told::LastUsed(ms(5)));
+        assert_eq!(table.ask_others(token.token, "https://a/", ms(5)).await, SharedUse::LastUsed(ms(5)));
         assert_eq!(judged(60_001), Idleness::Ask(ms(0)), "it was used, and may be again");
         table.shared.as_ref().unwrap().over.insert(token.token, ());
         assert_eq!(judged(60_001), Idleness::Idle);

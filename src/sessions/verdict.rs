@@ -1,7 +1,7 @@
 //! Decides whether a token is idle: a pure function of its timestamps, the settings in force and the time.
 
 use crate::state::record::IdleFloor;
-use crate::state::redis::Told;
+use crate::state::redis::SharedUse;
 use crate::time::{Monotonic, Now, Timestamp};
 
 use super::limits::SessionLimits;
@@ -40,7 +40,7 @@ pub(super) struct IdleCase {
     /// `iat`, which counts as the last use if none is known.
     pub(super) issued_at: Timestamp,
     /// The answer of the other replicas, if they were asked.
-    pub(super) told: Option<Told>,
+    pub(super) told: Option<SharedUse>,
     /// Whether other replicas use the same clocks.
     pub(super) is_shared: bool,
     /// The time of judgement; in a fleet the wall clock is the shared store's.
@@ -63,10 +63,10 @@ impl IdleCase {
         }
         match self.told {
             None => Idleness::Ask(self.last_use()),
-            Some(Told::Unknown) => Idleness::Unavailable,
-            Some(Told::Over) => Idleness::Idle,
-            Some(Told::LastUsed(at)) if self.is_below_floor(at, limits) => Idleness::Idle,
-            Some(Told::LastUsed(_)) => Idleness::InUse,
+            Some(SharedUse::Unknown) => Idleness::Unavailable,
+            Some(SharedUse::Over) => Idleness::Idle,
+            Some(SharedUse::LastUsed(at)) if self.is_below_floor(at, limits) => Idleness::Idle,
+            Some(SharedUse::LastUsed(_)) => Idleness::InUse,
         }
     }
 
@@ -283,22 +283,24 @@ mod tests {
     fn others_are_asked_only_when_this_replica_finds_a_token_idle() {
         let shared = |tracked, told, now| IdleCase { is_shared: true, told, ..case(tracked, now) };
         let (fresh, late) = (at(30_000, 30_000), at(70_001, 70_001));
-        for told in [None, Some(Told::Unknown), Some(Told::Over), Some(Told::LastUsed(wall(0)))] {
+        for told in
+            [None, Some(SharedUse::Unknown), Some(SharedUse::Over), Some(SharedUse::LastUsed(wall(0)))]
+        {
             assert_eq!(shared(None, told, fresh).judge(&limits()), InUse, "{told:?}");
             assert_eq!(shared(used(20_000, 20_000), told, late).judge(&limits()), InUse, "{told:?}");
         }
         for (told, expected) in [
             (None, Ask(wall(10_000))),
-            (Some(Told::Unknown), Unavailable),
-            (Some(Told::Over), Idle),
-            (Some(Told::LastUsed(wall(60_000))), InUse),
+            (Some(SharedUse::Unknown), Unavailable),
+            (Some(SharedUse::Over), Idle),
+            (Some(SharedUse::LastUsed(wall(60_000))), InUse),
         ] {
             assert_eq!(shared(used(10_000, 10_000), told, late).judge(&limits()), expected, "{told:?}");
         }
         assert_eq!(shared(None, None, late).judge(&limits()), Ask(wall(0)));
         let grown = limits().with_idle(None, at(100_000, 100_000));
         let later = at(200_000, 200_000);
-        let told = |at| Some(Told::LastUsed(wall(at)));
+        let told = |at| Some(SharedUse::LastUsed(wall(at)));
         assert_eq!(shared(None, told(39_999), later).judge(&grown), Idle, "idle before the timeout grew");
         assert_eq!(shared(None, told(40_000), later).judge(&grown), InUse);
     }
@@ -310,7 +312,7 @@ mod tests {
         for (floor, own_floor) in [(Some(floor), None), (None, Some(floor)), (Some(floor), Some(floor))] {
             let limits = SessionLimits { floor, own_floor, ..limits() };
             for (used_at, expected) in [(39_999, Idle), (40_000, InUse), (199_000, InUse)] {
-                let told = Some(Told::LastUsed(wall(used_at)));
+                let told = Some(SharedUse::LastUsed(wall(used_at)));
                 let case = IdleCase { is_shared: true, told, ..case(None, at(200_000, 200_000)) };
                 assert_eq!(case.judge(&limits), expected, "{used_at} {limits:?}");
             }

@@ -41,10 +41,10 @@ pub use directory::{DirectoryEntry, DirectoryNews, DirectoryRevision};
 pub use error::{OpenError, StoreError};
 pub use events::LogPosition;
 use freshness::Freshness;
-use redis::{Fleet, ReplicaChanges, Told};
+use redis::{ReplicaChanges, SharedStore, SharedUse};
 use schema::{Database, WantedDatabase};
 pub use seen::Past;
-pub use streams::{AskedState, Tenure};
+pub use streams::{AskedState, StreamLease};
 use uptime::Uptime;
 use writer::StoreWriter;
 
@@ -163,7 +163,7 @@ impl Store {
         Ok((store, changes))
     }
 
-    fn fleet(&self) -> Option<&Fleet> {
+    fn fleet(&self) -> Option<&SharedStore> {
         self.shared.as_ref().map(|running| &*running.fleet)
     }
 
@@ -207,7 +207,7 @@ impl Store {
     /// What is wrong with the shared store, if anything.
     #[must_use]
     pub fn condition(&self) -> Option<String> {
-        self.fleet().and_then(Fleet::condition)
+        self.fleet().and_then(SharedStore::condition)
     }
 
     /// Counts how often the shared store was found empty; each time, all last uses must be saved again.
@@ -223,12 +223,12 @@ impl Store {
         }
     }
 
-    /// Returns what all replicas know of a token's last use; see [`Told`]. `known` is the last use known here,
+    /// Returns what all replicas know of a token's last use; see [`SharedUse`]. `known` is the last use known here,
     /// `idle` the idle timeout.
-    pub async fn last_use(&self, token: TokenKey, known: Timestamp, idle: Option<Duration>) -> Told {
+    pub async fn last_use(&self, token: TokenKey, known: Timestamp, idle: Option<Duration>) -> SharedUse {
         match self.fleet() {
             Some(fleet) => fleet.last_use(token, known, idle).await,
-            None => Told::LastUsed(known),
+            None => SharedUse::LastUsed(known),
         }
     }
 

@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::OpenError;
 use super::migrations::MIGRATIONS;
-use super::seen::{Past, Seen};
+use super::seen::{Past, SideFile};
 use super::uptime::Uptime;
 use crate::time::{Clock, Now, Timestamp};
 
@@ -36,7 +36,7 @@ pub(super) struct Database {
     /// Whether writing is impossible.
     pub(super) read_only: bool,
     /// The side file, which notes the last sequence outside the database.
-    pub(super) seen: Seen,
+    pub(super) seen: SideFile,
     /// What the side file said when the database was opened.
     pub(super) past: Past,
     /// The lock, held as long as the database is open.
@@ -217,7 +217,7 @@ fn migrate(
     // If the clock was ahead when the store was created, tokens of its first hours would all be rejected. If instead the
     // clock is behind now, the store forgets that it knows nothing of the tokens issued between now and its creation.
     connection.execute("UPDATE origin SET not_before = ?1 WHERE not_before > ?1", [now.wall.as_millis()])?;
-    let seen = path.map(|path| Seen::open(&companion(path, ".seen")));
+    let seen = path.map(|path| SideFile::open(&companion(path, ".seen")));
     opened(connection, now, seen, (lock, is_new))
 }
 
@@ -225,7 +225,7 @@ fn migrate(
 fn opened(
     connection: Connection,
     now: Now,
-    seen: Option<Seen>,
+    seen: Option<SideFile>,
     (lock, is_new): (Option<File>, bool),
 ) -> Result<Database, SchemaProblem> {
     connection.set_prepared_statement_cache_capacity(32);

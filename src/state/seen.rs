@@ -40,7 +40,7 @@ pub enum Past {
 
 /// The side file; without a file, only the last sequence.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct SideFile {
     file: Option<File>,
     identity: String,
     /// Sequences up to this one were assigned by a later state of the log; the first commit skips them. Not
@@ -50,7 +50,7 @@ pub(super) struct Seen {
     last: Arc<AtomicU64>,
 }
 
-impl Seen {
+impl SideFile {
     /// Opens the file, creating it if it does not exist. If that fails, the store works without it.
     pub(super) fn open(path: &Path) -> Self {
         let mut options = OpenOptions::new();
@@ -149,7 +149,7 @@ mod tests {
             ("a 00000000000000000003\n", Past::Continuous, 7),
         ] {
             std::fs::write(&path, noted).unwrap();
-            let mut seen = Seen::open(&path);
+            let mut seen = SideFile::open(&path);
             assert_eq!(seen.compare(&database.connection, "a", false), Ok(past), "{noted}");
             seen.skip(&database.connection).unwrap();
             seen.note(&database.connection);
@@ -159,7 +159,7 @@ mod tests {
             assert_eq!(written.trim_end(), format!("a {next:020}"), "{noted}");
         }
         std::fs::write(&path, "").unwrap();
-        let new = Seen::open(&path).compare(&database.connection, "a", true);
+        let new = SideFile::open(&path).compare(&database.connection, "a", true);
         assert_eq!(new, Ok(Past::Continuous), "made just now");
     }
 
@@ -170,7 +170,7 @@ mod tests {
         let database = schema::in_memory(Now::at_millis(1_000)).unwrap();
         let noted = || std::fs::read_to_string(&path).unwrap().trim_end().to_owned();
 
-        let mut seen = Seen::open(&path);
+        let mut seen = SideFile::open(&path);
         assert_eq!(seen.compare(&database.connection, "a", true), Ok(Past::Continuous));
         let last = seen.last();
         for sequence in [3, 4] {
@@ -181,7 +181,7 @@ mod tests {
         }
 
         std::fs::write(&path, "a 00000000000000000009\n").unwrap();
-        let mut seen = Seen::open(&path);
+        let mut seen = SideFile::open(&path);
         assert_eq!(seen.compare(&database.connection, "a", false), Ok(Past::Older { known: 4, seen: 9 }));
         seen.note(&database.connection);
         assert_eq!(noted(), "a 00000000000000000009", "nothing was committed yet");

@@ -9,7 +9,7 @@ use super::{Store, StoreError};
 
 /// The result of taking or renewing a stream's lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tenure {
+pub struct StreamLease {
     /// Whether this replica owns the stream until the lease ends.
     pub is_mine: bool,
     /// The last reported status of the stream's heartbeat, and how long it is valid.
@@ -37,10 +37,10 @@ impl Store {
         stream: &str,
         holder: &str,
         lease: Duration,
-    ) -> Result<Tenure, StoreError> {
+    ) -> Result<StreamLease, StoreError> {
         match self.fleet() {
             Some(fleet) => fleet.hold_stream(stream, holder, lease).await,
-            None => Ok(Tenure { is_mine: true, told: None }),
+            None => Ok(StreamLease { is_mine: true, told: None }),
         }
     }
 
@@ -151,7 +151,7 @@ mod tests {
         let path = folder.path().join("gate.db");
         let store = Store::open(&path, Now::read()).unwrap();
         let held = store.hold_stream("t", "me", Duration::from_secs(1)).await;
-        assert_eq!(held, Ok(Tenure { is_mine: true, told: None }));
+        assert_eq!(held, Ok(StreamLease { is_mine: true, told: None }));
         assert_eq!(store.remembered_stream("t").await, Ok(None));
         for text in ["one", "two"] {
             store.remember_stream("t", text).await.unwrap();

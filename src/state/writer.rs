@@ -240,7 +240,7 @@ mod tests {
 
     /// Opens a store whose running time follows the given clock.
     fn open(path: &Path, clock: &Arc<AtomicI64>) -> Store {
-        Store::open_on(path, Now::at_millis(START), Clock::Told(Arc::clone(clock))).unwrap()
+        Store::open_on(path, Now::at_millis(START), Clock::Simulated(Arc::clone(clock))).unwrap()
     }
 
     /// The running time stored in the file.

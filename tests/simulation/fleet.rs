@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use http::HeaderMap;
 use portcullis::enforce::decide::{Ask, Asked, Verdict};
 use portcullis::identity::TokenKey;
-use portcullis::state::redis::Told;
+use portcullis::state::redis::SharedUse;
 use portcullis::time::{Now, Timestamp};
 use serde_json::json;
 
@@ -59,7 +59,7 @@ enum Kept {
 struct Waiting {
     gate: usize,
     token: usize,
-    told: Told,
+    told: SharedUse,
     asked_at: i64,
 }
 
@@ -160,7 +160,7 @@ impl World for Fleet {
             Step::Answer { waiting, lost } => {
                 if let Some(waiting) = from_newest(&self.waiting, waiting) {
                     let Waiting { gate, token, told, asked_at } = self.waiting.remove(waiting);
-                    let told = if lost { Told::Unknown } else { told };
+                    let told = if lost { SharedUse::Unknown } else { told };
                     self.answered(gate, token, told, asked_at)?;
                 }
             }
@@ -204,17 +204,17 @@ impl Fleet {
     }
 
     /// The script that looks for one: where everybody agrees that the token is idle it is marked so, for good.
-    fn look(&mut self, token: usize, key: TokenKey, known: i64) -> Told {
+    fn look(&mut self, token: usize, key: TokenKey, known: i64) -> SharedUse {
         let last = match self.shared.get(&key) {
-            Some(Kept::Over) => return Told::Over,
+            Some(Kept::Over) => return SharedUse::Over,
             Some(Kept::LastUsed(at)) => known.max(*at),
             None => known,
         };
         if self.now - last > self.idle(token) {
             self.shared.insert(key, Kept::Over);
-            return Told::Over;
+            return SharedUse::Over;
         }
-        Told::LastUsed(Timestamp::from_millis(last))
+        SharedUse::LastUsed(Timestamp::from_millis(last))
     }
 
     fn request(&mut self, gate: usize, token: usize) -> Result<(), Disagreement> {
@@ -258,7 +258,13 @@ impl Fleet {
         }
     }
 
-    fn answered(&mut self, gate: usize, token: usize, told: Told, asked_at: i64) -> Result<(), Disagreement> {
+    fn answered(
+        &mut self,
+        gate: usize,
+        token: usize,
+        told: SharedUse,
+        asked_at: i64,
+    ) -> Result<(), Disagreement> {
         if self.now >= self.tokens[token].issued + LIFETIME {
             return Ok(());
         }
@@ -267,23 +273,23 @@ impl Fleet {
             self.gates[gate].judge(&self.presented[token], Asked::NOTHING.told(told), self.moment(gate));
         match (verdict, told) {
             (Verdict::Allow(permit), _) if here => self.forward(gate, token, &permit, "passes"),
-            (Verdict::Allow(permit), Told::LastUsed(at)) => {
+            (Verdict::Allow(permit), SharedUse::LastUsed(at)) => {
                 // As of the question; the answer may have been under way for a while.
                 if asked_at - at.as_millis() > self.idle(token) {
                     return Err(self.disagree(gate, token, "passes, and was idle when it was asked about"));
                 }
                 self.forward(gate, token, &permit, "passes after a look-up")
             }
-            (Verdict::Deny(denial), Told::Over) if why(denial.reason) == Why::Idle => {
+            (Verdict::Deny(denial), SharedUse::Over) if why(denial.reason) == Why::Idle => {
                 self.count("denied after a look-up");
                 Ok(())
             }
-            (Verdict::Deny(denial), Told::Unknown) if why(denial.reason) == Why::Unavailable => {
+            (Verdict::Deny(denial), SharedUse::Unknown) if why(denial.reason) == Why::Unavailable => {
                 self.count("not answered");
                 Ok(())
             }
             // Told so long ago that it is idle by now.
-            (Verdict::Deny(denial), Told::LastUsed(at))
+            (Verdict::Deny(denial), SharedUse::LastUsed(at))
                 if why(denial.reason) == Why::Idle && self.now - at.as_millis() > self.idle(token) =>
             {
                 self.count("idle");

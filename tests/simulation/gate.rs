@@ -22,7 +22,7 @@ use portcullis::keys::{self, KeySource};
 use portcullis::metrics::Metrics;
 use portcullis::revocations::Revocations;
 use portcullis::sessions::{self, IdleTimeouts, Sessions};
-use portcullis::state::redis::{News, ReplicaChanges};
+use portcullis::state::redis::{ReplicaChange, ReplicaChanges};
 use portcullis::state::{Store, record};
 use portcullis::time::{Clock, Now, Timestamp};
 use tokio::sync::{mpsc, oneshot};
@@ -58,7 +58,7 @@ pub(crate) struct Follower {
 
 impl Follower {
     /// Returns when all of it is in force.
-    pub(crate) async fn hear(&self, items: Vec<News>) {
+    pub(crate) async fn hear(&self, items: Vec<ReplicaChange>) {
         let (done, heard) = oneshot::channel();
         let changes = ReplicaChanges { items, created_at: None, removed: None, idle: None, done };
         assert!(self.changes.send(changes).await.is_ok());
@@ -132,9 +132,9 @@ impl Gate {
     }
 
     /// An event as others hear of it.
-    pub(crate) async fn news(&self, sequence: u64) -> News {
+    pub(crate) async fn news(&self, sequence: u64) -> ReplicaChange {
         let events = self.store.events(sequence - 1, 1).await.expect("a store");
-        News::Event(events.into_iter().next().expect("an event"), false)
+        ReplicaChange::Event(events.into_iter().next().expect("an event"), false)
     }
 
     pub(crate) async fn reload(&mut self, settings: Settings, now: Now) {

@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 use portcullis::enforce::decide::{Asked, Verdict};
-use portcullis::state::redis::News;
+use portcullis::state::redis::ReplicaChange;
 use serde_json::json;
 
 use crate::gate::{self, AUDIENCE, Follower, Gate, NAMES};
@@ -49,7 +49,7 @@ pub(crate) struct Followers {
     followers: Vec<Follower>,
     /// How many of the news each has had.
     had: [usize; FOLLOWERS],
-    news: Vec<News>,
+    news: Vec<ReplicaChange>,
     events: Vec<Event>,
     sequences: Vec<u64>,
     /// Subject and issue of each token.
@@ -137,7 +137,7 @@ impl World for Followers {
                 if self.events[event].untold.is_none() {
                     assert!(self.leader.undo(self.sequences[event], now).await);
                     self.events[event].untold = Some(self.news.len());
-                    self.news.push(News::Undone(self.sequences[event]));
+                    self.news.push(ReplicaChange::Undone(self.sequences[event]));
                 }
             }
             Step::Arrive { follower, many, piece } => {

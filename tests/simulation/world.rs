@@ -58,9 +58,13 @@ impl World for Alone {
         let path = folder.path().join("gate.db");
         let clock = Arc::new(AtomicI64::new(0));
         let specification = Specification::new(BEGIN, error, settings);
-        let gate =
-            Gate::start(&path, settings, gate::moment(BEGIN + error, 0), Clock::Told(Arc::clone(&clock)))
-                .await;
+        let gate = Gate::start(
+            &path,
+            settings,
+            gate::moment(BEGIN + error, 0),
+            Clock::Simulated(Arc::clone(&clock)),
+        )
+        .await;
         Self {
             folder,
             path,
@@ -295,7 +299,7 @@ impl Alone {
         self.specification.restarted(killed, down, error);
         self.booted = self.specification.now;
         self.tell();
-        let clock = Clock::Told(Arc::clone(&self.clock));
+        let clock = Clock::Simulated(Arc::clone(&self.clock));
         self.gate = Some(Gate::start(&self.path, self.specification.settings, self.now(), clock).await);
     }
 }

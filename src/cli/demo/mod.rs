@@ -33,7 +33,7 @@ mod visitor;
 
 use folder::Folder;
 use readiness::Readiness;
-use script::{Addresses, DemoFiles, DemoProvider, Play};
+use script::{Addresses, DemoFiles, DemoProvider, DemoStory};
 use text::DemoText;
 use tour::Tour;
 use visitor::{DemoVisitor, form};
@@ -123,7 +123,7 @@ fn play(
     let addresses = addresses(args, upstream.address)?;
     let files = DemoFiles::within(folder.path());
     let provider = args.provider.provider()?;
-    let stage = Stage { addresses, files, admin_secret: secret()?, password: secret()?, provider };
+    let stage = DemoSetup { addresses, files, admin_secret: secret()?, password: secret()?, provider };
     stage.set(folder.path(), if args.tour { tour::PLAY } else { stage.visit() })?;
     let configuration = stage.files.configuration.clone();
     let (ended, gate_ended) = sync_channel::<()>(0);
@@ -155,7 +155,7 @@ fn play(
 }
 
 /// The addresses, secrets and settings of one demo.
-struct Stage {
+struct DemoSetup {
     addresses: Addresses,
     files: DemoFiles,
     admin_secret: String,
@@ -165,13 +165,13 @@ struct Stage {
     provider: Option<DemoProvider>,
 }
 
-impl Stage {
-    fn visit(&self) -> Play<'_> {
-        self.provider.as_ref().map_or(Play::VISIT, Play::with_provider)
+impl DemoSetup {
+    fn visit(&self) -> DemoStory<'_> {
+        self.provider.as_ref().map_or(DemoStory::VISIT, DemoStory::with_provider)
     }
 
     /// Writes every file that the gate needs.
-    fn set(&self, folder: &Path, play: Play<'_>) -> io::Result<()> {
+    fn set(&self, folder: &Path, play: DemoStory<'_>) -> io::Result<()> {
         let certificates =
             certificate::generate(self.addresses.gate.ip(), Timestamp::now()).map_err(io::Error::other)?;
         for (name, content) in [
@@ -184,7 +184,7 @@ impl Stage {
         self.configure(play)
     }
 
-    fn configure(&self, play: Play<'_>) -> io::Result<()> {
+    fn configure(&self, play: DemoStory<'_>) -> io::Result<()> {
         let configuration = script::configuration(&self.addresses, &self.admin_secret, &play);
         std::fs::write(&self.files.configuration, configuration)
     }

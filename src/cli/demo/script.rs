@@ -60,7 +60,7 @@ pub(super) enum TokenSource<'a> {
 
 /// The differences between one demo and another.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Play<'a> {
+pub(super) struct DemoStory<'a> {
     pub(super) tokens: TokenSource<'a>,
     pub(super) idle_timeout: Duration,
     pub(super) log_level: &'a str,
@@ -71,7 +71,7 @@ const QUIET: &str = "error";
 /// Logs which requests passed and which were rejected, once everything is printed.
 const TALKATIVE: &str = "warn,portcullis::access=info";
 
-impl<'a> Play<'a> {
+impl<'a> DemoStory<'a> {
     /// The settings for a visitor who tries things out.
     pub(super) const VISIT: Self = Self {
         tokens: TokenSource::Authority { tenant_field: None, token_lifetime: Duration::from_secs(3600) },
@@ -91,7 +91,7 @@ impl<'a> Play<'a> {
 }
 
 /// The gate's configuration. Its relative paths are relative to the file.
-pub(super) fn configuration(addresses: &Addresses, admin_secret: &str, play: &Play<'_>) -> String {
+pub(super) fn configuration(addresses: &Addresses, admin_secret: &str, play: &DemoStory<'_>) -> String {
     let Addresses { gate, admin, telemetry, upstream } = addresses;
     let (tokens, url) = match play.tokens {
         TokenSource::Authority { tenant_field, token_lifetime } => {

@@ -40,7 +40,7 @@ fn every_play_is_a_good_configuration() {
     let upstream = upstream::start().expect("an upstream");
     let folder = Folder::create().expect("a folder");
     let addresses = addresses(&FREE, upstream.address).expect("addresses");
-    let stage = Stage {
+    let stage = DemoSetup {
         addresses,
         files: DemoFiles::within(folder.path()),
         admin_secret: secret().expect("a secret"),
@@ -55,9 +55,13 @@ fn every_play_is_a_good_configuration() {
         upstream: Some("http://127.0.0.1:3000".to_owned()),
     };
     let short = TokenSource::Authority { tenant_field: Some("tenant"), token_lifetime: lifetime };
-    let plays =
-        [Play::VISIT, tour::PLAY, Play { tokens: short, ..tour::PLAY }, Play::with_provider(&provider)];
-    for play in plays.into_iter().chain(plays.map(Play::with_requests_logged)) {
+    let plays = [
+        DemoStory::VISIT,
+        tour::PLAY,
+        DemoStory { tokens: short, ..tour::PLAY },
+        DemoStory::with_provider(&provider),
+    ];
+    for play in plays.into_iter().chain(plays.map(DemoStory::with_requests_logged)) {
         stage.set(folder.path(), play).expect("a stage");
         let settings = config::load(&stage.files.configuration).expect("a good configuration").settings;
         assert_eq!(settings.sessions.idle_timeouts, Some(play.idle_timeout).into());

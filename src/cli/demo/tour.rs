@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::script::{Addresses, Play, TokenSource, configuration};
+use super::script::{Addresses, DemoStory, TokenSource, configuration};
 use super::visitor::{DemoVisitor, VisitorAnswer};
 
 /// The idle timeout in the tour: long enough not to expire between two steps.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The settings at the start of the tour. It prints what happens, so nothing is logged.
-pub(super) const PLAY: Play<'_> = Play { idle_timeout: IDLE_TIMEOUT, ..Play::VISIT };
+pub(super) const PLAY: DemoStory<'_> = DemoStory { idle_timeout: IDLE_TIMEOUT, ..DemoStory::VISIT };
 /// The token lifetime in the second part.
 const SHORT_LIFE: Duration = Duration::from_secs(2);
 /// The form field that names the tenant in the second part.
@@ -132,7 +132,7 @@ impl<W: Write> Tour<'_, W> {
 
     fn scopes(&mut self) -> io::Result<()> {
         let tokens = TokenSource::Authority { tenant_field: Some(TENANT_FIELD), token_lifetime: SHORT_LIFE };
-        let play = Play { tokens, ..PLAY };
+        let play = DemoStory { tokens, ..PLAY };
         std::fs::write(self.configuration, configuration(self.addresses, self.admin_secret, &play))?;
         self.administer(
             "the gate takes another configuration without a restart",

@@ -15,7 +15,7 @@ use crate::enforce::target::{BadTarget, RequestTarget, Target};
 use crate::enforce::verify;
 use crate::jose::jws::Jws;
 use crate::sessions::Idleness;
-use crate::state::redis::Told;
+use crate::state::redis::SharedUse;
 
 use std::sync::Arc;
 
@@ -296,9 +296,9 @@ fn look<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let mut judged = if look.in_force { Ok(()) } else { Err(Reason::Idle.into()) };
     if in_force.sessions.is_shared() && !look.in_force {
         match case.asked.session() {
-            Some(Told::LastUsed(at)) => (look.last_used_at, judged) = (at, Ok(())),
-            Some(Told::Unknown) => return Err(Stop::NotChecked("the shared store does not respond")),
-            Some(Told::Over) => {}
+            Some(SharedUse::LastUsed(at)) => (look.last_used_at, judged) = (at, Ok(())),
+            Some(SharedUse::Unknown) => return Err(Stop::NotChecked("the shared store does not respond")),
+            Some(SharedUse::Over) => {}
             None => {
                 judged = Err(Ask::Session { token, issuer: index, last_used_at: look.last_used_at }.into())
             }

@@ -49,7 +49,7 @@ fn judge(revocations: &Revocations, subject: &str, issued_at: i64, now: Now) -> 
     revocations.load().judge(&facts, now)
 }
 
-fn changes(items: Vec<News>) -> (ReplicaChanges, oneshot::Receiver<()>) {
+fn changes(items: Vec<ReplicaChange>) -> (ReplicaChanges, oneshot::Receiver<()>) {
     let (done, told) = oneshot::channel();
     (ReplicaChanges { items, created_at: None, removed: None, idle: None, done }, told)
 }
@@ -81,10 +81,10 @@ async fn what_other_replicas_did_is_in_force_when_they_are_answered() {
         undone: false,
     };
     let (news, told) = changes(vec![
-        News::Event(stored("bob", 7), false),
-        News::Event(stored("carol", 8), true),
-        News::Undone(ours.sequence),
-        News::Event(stored("dave", 9), false),
+        ReplicaChange::Event(stored("bob", 7), false),
+        ReplicaChange::Event(stored("carol", 8), true),
+        ReplicaChange::Undone(ours.sequence),
+        ReplicaChange::Event(stored("dave", 9), false),
     ]);
     follow(&log, news, true, &metrics).await;
     assert_eq!(told.await, Ok(()));

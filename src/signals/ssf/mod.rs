@@ -22,7 +22,7 @@ pub mod streams;
 mod transmission;
 
 use streams::notice::notices;
-use streams::{StreamNotice, StreamWatch};
+use streams::{StreamHealth, StreamNotice};
 
 pub use receiver::{Receiver, Undelivered};
 pub use transmission::{KeptStream, PollByHand, SignalDelivery, StreamAccess, Transmission};
@@ -66,7 +66,7 @@ pub struct Transmitter {
     settings: Settings,
     keys: Arc<KeyStore>,
     /// Records what arrives on the stream that the gate maintains.
-    watch: Option<Arc<StreamWatch>>,
+    watch: Option<Arc<StreamHealth>>,
 }
 
 /// Whether the caller has already asked for newer keys for this token.
@@ -167,13 +167,13 @@ impl Transmitter {
 
     /// Sets what records the heartbeat and status of its stream.
     #[must_use]
-    pub fn watched_by(mut self, watch: Option<Arc<StreamWatch>>) -> Self {
+    pub fn watched_by(mut self, watch: Option<Arc<StreamHealth>>) -> Self {
         self.watch = watch;
         self
     }
 
     /// Returns what records the heartbeat and status of its stream.
-    pub(in crate::signals) fn watch(&self) -> Option<&StreamWatch> {
+    pub(in crate::signals) fn watch(&self) -> Option<&StreamHealth> {
         self.watch.as_deref()
     }
 

@@ -15,13 +15,13 @@ use super::log::{Beat, EntryPosition, Notice, PAGE, entries};
 use super::phase::Outcome;
 use super::supervise::random_id;
 use super::transfer::UNFINISHED;
-use super::{Fleet, RESPONSE_TIMEOUT, lock};
+use super::{RESPONSE_TIMEOUT, SharedStore, lock};
 use crate::time::{Monotonic, Timestamp};
 
 /// How far apart the clocks of servers, issuers and gates may be.
 const CLOCKS: Duration = Duration::from_secs(60);
 
-impl Fleet {
+impl SharedStore {
     /// Makes sure that the log exists and has this version.
     async fn begin(&self) -> Result<Beat, RedisFault> {
         let mut beat = self.beat(RESPONSE_TIMEOUT).await?;

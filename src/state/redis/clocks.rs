@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::yield_now;
 
 use super::fault::RedisFault;
-use super::{Fleet, RESPONSE_TIMEOUT};
+use super::{RESPONSE_TIMEOUT, SharedStore};
 use crate::identity::TokenKey;
 use crate::state::StoreError;
 use crate::state::record::SessionRow;
@@ -23,7 +23,7 @@ const MARGIN: Duration = Duration::from_secs(60);
 
 /// What all replicas together know of a token's use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum SharedUse {
     /// Its last use anywhere.
     LastUsed(Timestamp),
     /// It was idle on all replicas and is permanently rejected.
@@ -32,7 +32,7 @@ pub enum Told {
     Unknown,
 }
 
-impl Fleet {
+impl SharedStore {
     /// Saves last uses; returns the tokens that another replica found idle in the meantime.
     pub(in crate::state) async fn save_sessions(
         &self,
@@ -92,14 +92,14 @@ impl Fleet {
         token: TokenKey,
         known: Timestamp,
         idle: Option<Duration>,
-    ) -> Told {
+    ) -> SharedUse {
         self.metrics.state_reads.inc();
         match self.try_last_use(token, known, idle).await {
             Ok(told) => told,
             Err(fault) => {
                 self.report(&fault);
                 self.metrics.state_errors.with_label_values(&[StoreError::from(fault).kind()]).inc();
-                Told::Unknown
+                SharedUse::Unknown
             }
         }
     }
@@ -109,8 +109,8 @@ impl Fleet {
         token: TokenKey,
         known: Timestamp,
         idle: Option<Duration>,
-    ) -> Result<Told, RedisFault> {
-        let Some(idle) = idle else { return Ok(Told::LastUsed(known)) };
+    ) -> Result<SharedUse, RedisFault> {
+        let Some(idle) = idle else { return Ok(SharedUse::LastUsed(known)) };
         match self.look(token, known, idle, false).await? {
             0 => {}
             found => return Ok(told(found)),
@@ -148,8 +148,8 @@ impl Fleet {
     }
 }
 
-fn told(found: i64) -> Told {
-    if found > 0 { Told::LastUsed(Timestamp::from_millis(found)) } else { Told::Over }
+fn told(found: i64) -> SharedUse {
+    if found > 0 { SharedUse::LastUsed(Timestamp::from_millis(found)) } else { SharedUse::Over }
 }
 
 fn millis(duration: Duration) -> i64 {

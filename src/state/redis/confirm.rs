@@ -15,7 +15,7 @@ use super::fault::RedisFault;
 use super::log::{Beat, Notice};
 use super::phase::Outcome;
 use super::supervise::jittered;
-use super::{Fleet, RESPONSE_TIMEOUT, lock, setup};
+use super::{RESPONSE_TIMEOUT, SharedStore, lock, setup};
 use crate::time::{Monotonic, Now, Timestamp};
 
 /// How much a server's clock may drift between two heartbeats, and how much the clock of its successor may differ.
@@ -23,7 +23,7 @@ const CLOCKS: Duration = Duration::from_secs(30);
 /// How long no token is marked permanently idle after the server's clock stepped: time for an operator to correct it.
 const STEPPED: Duration = Duration::from_secs(600);
 
-impl Fleet {
+impl SharedStore {
     /// Confirms at each heartbeat that the log is the one being followed, and reads how far it has grown.
     pub(super) async fn confirm(&self) -> Result<Outcome, RedisFault> {
         let mut silent_since = Instant::now();

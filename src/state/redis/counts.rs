@@ -3,12 +3,12 @@
 use redis::cmd;
 
 use super::fault::RedisFault;
-use super::{Fleet, RESPONSE_TIMEOUT};
+use super::{RESPONSE_TIMEOUT, SharedStore};
 use crate::state::StoreError;
 use crate::state::record::UsageRow;
 use crate::time::Timestamp;
 
-impl Fleet {
+impl SharedStore {
     /// Adds these counts to those of all replicas.
     ///
     /// If the response is lost, the caller adds them again: counts are then too high, never too low.

@@ -7,7 +7,7 @@ use redis::{Cmd, cmd};
 
 use super::fault::RedisFault;
 use super::supervise::random_id;
-use super::{Fleet, RESPONSE_TIMEOUT};
+use super::{RESPONSE_TIMEOUT, SharedStore};
 use crate::state::StoreError;
 use crate::state::directory::{DirectoryEntry, DirectoryNews, DirectoryRevision, PAGE};
 
@@ -25,7 +25,7 @@ struct DirectoryKeys {
 /// follow; 2: read the whole directory), keys, bodies.
 type SaidOfDirectory = (u64, String, u8, Vec<String>, Vec<Option<String>>);
 
-impl Fleet {
+impl SharedStore {
     fn directory(&self, name: &str) -> DirectoryKeys {
         let of = self.keys.directory(name);
         DirectoryKeys {

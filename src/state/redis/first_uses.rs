@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 use redis::cmd;
 
 use super::fault::RedisFault;
-use super::{Fleet, RESPONSE_TIMEOUT};
+use super::{RESPONSE_TIMEOUT, SharedStore};
 use crate::identity::TokenKey;
 use crate::state::StoreError;
 use crate::time::Timestamp;
@@ -26,7 +26,7 @@ pub enum FirstUse {
     Unknown,
 }
 
-impl Fleet {
+impl SharedStore {
     /// Saves first uses.
     pub(in crate::state) async fn save_first_uses(
         &self,

@@ -13,7 +13,7 @@ use super::follows::{Gap, LogOrigin};
 use super::keys::VERSION;
 use super::removed::Removed;
 use super::terms::KeptTerms;
-use super::{Fleet, RESPONSE_TIMEOUT};
+use super::{RESPONSE_TIMEOUT, SharedStore};
 use crate::state::StoreError;
 use crate::state::mirror::{self, Adopted, Lost};
 use crate::state::record::{
@@ -31,7 +31,7 @@ pub(super) const PAGE: usize = 2_000;
 #[derive(Debug)]
 pub struct ReplicaChanges {
     /// In the order of the log.
-    pub items: Vec<News>,
+    pub items: Vec<ReplicaChange>,
     /// When the beginning of the log has changed: since when everything is known.
     pub created_at: Option<Timestamp>,
     /// What is known of all removed entries, if that has changed.
@@ -45,7 +45,7 @@ pub struct ReplicaChanges {
 /// Changes to put in force, as in [`ReplicaChanges`].
 #[derive(Debug, Default)]
 pub(super) struct Notice {
-    pub(super) items: Vec<News>,
+    pub(super) items: Vec<ReplicaChange>,
     pub(super) created_at: Option<Timestamp>,
     pub(super) removed: Option<Vec<Removed>>,
     pub(super) idle: Option<PerIssuer<IdleTerms>>,
@@ -53,7 +53,7 @@ pub(super) struct Notice {
 
 /// One change by a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
+pub enum ReplicaChange {
     /// An event, and whether this replica appended it itself and may not have received the acknowledgement.
     Event(StoredEvent, bool),
     /// The event at this place was undone; [`crate::state::Store::undone`] returns what remains.
@@ -114,7 +114,7 @@ pub(super) struct EntryPosition {
     pub(super) said: Timestamp,
 }
 
-impl Fleet {
+impl SharedStore {
     /// Appends events to the log; events that are already in it keep their place.
     pub(in crate::state) async fn append(
         &self,
@@ -263,8 +263,8 @@ impl Fleet {
         let own: Vec<bool> = page.iter().map(|entry| entry.writer == self.writer).collect();
         let adopted = self.adopt(page).await?;
         let items = adopted.into_iter().zip(own).filter_map(|(adopted, own)| match adopted {
-            Adopted::New(stored) => Some(News::Event(stored, own)),
-            Adopted::Undone(sequence) => Some(News::Undone(sequence)),
+            Adopted::New(stored) => Some(ReplicaChange::Event(stored, own)),
+            Adopted::Undone(sequence) => Some(ReplicaChange::Undone(sequence)),
             Adopted::Known => None,
         });
         self.announce(Notice { items: items.collect(), ..Notice::default() }).await

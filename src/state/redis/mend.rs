@@ -10,14 +10,14 @@ use super::fault::RedisFault;
 use super::follows::Gap;
 use super::phase::Outcome;
 use super::supervise::{FIRST_PAUSE, LONGEST_PAUSE, jittered, random_id};
-use super::{Fleet, RESPONSE_TIMEOUT, lock};
+use super::{RESPONSE_TIMEOUT, SharedStore, lock};
 
 /// How many entries are republished at once.
 const AGAIN: usize = 500;
 /// The lease of the lock for republishing: how long only one replica may publish lost entries.
 const MENDING: std::time::Duration = std::time::Duration::from_secs(5);
 
-impl Fleet {
+impl SharedStore {
     /// Republishes what the log has lost; then nothing is missing in these gaps.
     pub(super) async fn mend(&self, filled: &[Gap]) -> Result<Outcome, RedisFault> {
         loop {

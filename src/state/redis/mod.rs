@@ -43,10 +43,10 @@ mod supervise;
 mod terms;
 mod transfer;
 
-pub use clocks::Told;
+pub use clocks::SharedUse;
 pub use create::create;
 pub use first_uses::FirstUse;
-pub use log::{News, ReplicaChanges};
+pub use log::{ReplicaChange, ReplicaChanges};
 pub use removed::Removed;
 pub(super) use transfer::{read, write};
 
@@ -98,7 +98,7 @@ pub struct RedisTerms {
 }
 
 /// This replica's connection to the shared store and what it knows of it.
-pub(super) struct Fleet {
+pub(super) struct SharedStore {
     keys: RedisKeys,
     scripts: Scripts,
     connector: Connector,
@@ -143,16 +143,16 @@ pub(super) struct Fleet {
     doubt: Notify,
 }
 
-impl fmt::Debug for Fleet {
+impl fmt::Debug for SharedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fleet").field("keys", &self.keys).finish_non_exhaustive()
+        f.debug_struct("SharedStore").field("keys", &self.keys).finish_non_exhaustive()
     }
 }
 
 /// The thread that runs the connection; it ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Running {
-    pub(super) fleet: Arc<Fleet>,
+    pub(super) fleet: Arc<SharedStore>,
     pub(super) handle: Handle,
     _stop: tokio::sync::oneshot::Sender<()>,
 }
@@ -186,7 +186,7 @@ fn prepare(
     settings: Settings,
     terms: RedisTerms,
     metrics: Metrics,
-) -> Result<(Arc<Fleet>, mpsc::Receiver<ReplicaChanges>), OpenError> {
+) -> Result<(Arc<SharedStore>, mpsc::Receiver<ReplicaChanges>), OpenError> {
     let refused = |why: String| OpenError::Refused(why);
     let ca = settings.ca.as_ref();
     let connector = |endpoint| Connector::new(endpoint, ca).map_err(|error| refused(error.to_string()));
@@ -195,7 +195,7 @@ fn prepare(
     let mirror = StoreWriter::start(database);
     let mirror = Arc::new(mirror.map_err(|error| refused(error.to_string()))?);
     let (changes, follow) = mpsc::channel(CHANGES);
-    let fleet = Arc::new(Fleet {
+    let fleet = Arc::new(SharedStore {
         keys: RedisKeys::new(&settings.key_prefix),
         scripts: Scripts::new(),
         connector: connector(settings.endpoint.clone())?,
@@ -228,7 +228,7 @@ fn prepare(
     Ok((fleet, follow))
 }
 
-impl Fleet {
+impl SharedStore {
     /// Applies the settings that a reload may change.
     pub(super) fn reconfigure(&self, terms: RedisTerms) {
         self.freshness.set_max_staleness(terms.max_staleness);
@@ -416,13 +416,13 @@ mod tests {
         Settings { endpoint, events: None, ca: None, key_prefix: "test:".to_owned() }
     }
 
-    fn fleet() -> Arc<Fleet> {
+    fn fleet() -> Arc<SharedStore> {
         prepare(settings("redis://127.0.0.1:1"), TERMS, Metrics::new().unwrap()).unwrap().0
     }
 
     #[test]
     fn the_first_outcome_stands_and_only_a_refusal_ends_the_start() {
-        let open = |fleet: &Fleet| {
+        let open = |fleet: &SharedStore| {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(fleet.opened(Duration::ZERO)).map_err(|error| error.to_string())
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::cmd;
 
-use super::Fleet;
+use super::SharedStore;
 use super::fault::RedisFault;
 use crate::identity::Key;
 use crate::state::StoreError;
@@ -12,7 +12,7 @@ use crate::state::StoreError;
 /// How long a request waits for the server.
 const CLAIM_TIMEOUT: Duration = Duration::from_millis(500);
 
-impl Fleet {
+impl SharedStore {
     /// Claims a proof for `keep`; true if no replica has used it before.
     pub(in crate::state) async fn claim_proof(&self, proof: Key, keep: Duration) -> Result<bool, StoreError> {
         self.counted(self.try_claim(proof, keep).await)

@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use super::Fleet;
+use super::SharedStore;
 use crate::state::StoreError;
 
 /// How long a registration is valid without renewal, so that an authority that has ended does not block the next one.
 const LEASE: Duration = Duration::from_secs(300);
 
-impl Fleet {
+impl SharedStore {
     /// Registers the authority with these public keys for its issuer. Returns the keys of an authority that is
     /// already registered, if the two have no key in common.
     pub(in crate::state) async fn claim_authority(

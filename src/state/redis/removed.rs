@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::log::Beat;
-use super::{Fleet, lock};
+use super::{SharedStore, lock};
 use crate::time::Monotonic;
 
 /// How much further back an entry may lie than its age says: the log counts at most five seconds when a clock steps.
@@ -21,7 +21,7 @@ pub struct Removed {
     pub retention: Duration,
 }
 
-impl Fleet {
+impl SharedStore {
     /// Returns what is known of removed entries if that has changed. A recreated log has no record of what was
     /// removed from its predecessor; that stays known here.
     pub(super) fn newly_removed(&self, beat: &Beat, asked_at: Monotonic) -> Option<Vec<Removed>> {

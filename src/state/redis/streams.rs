@@ -5,28 +5,28 @@ use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue};
 
-use super::{Fleet, RESPONSE_TIMEOUT};
+use super::{RESPONSE_TIMEOUT, SharedStore};
 use crate::state::StoreError;
-use crate::state::streams::{AskedState, Tenure};
+use crate::state::streams::{AskedState, StreamLease};
 
 /// How many subjects may wait for the replica that owns the stream.
 const SUBJECTS: usize = 10_000;
 /// How many subjects it takes at once.
 const AT_ONCE: usize = 100;
 
-impl Fleet {
+impl SharedStore {
     pub(in crate::state) async fn hold_stream(
         &self,
         stream: &str,
         holder: &str,
         lease: Duration,
-    ) -> Result<Tenure, StoreError> {
+    ) -> Result<StreamLease, StoreError> {
         let mut call = self.scripts.hold.call(2);
         call.arg(self.keys.stream(stream, "owner")).arg(self.keys.stream(stream, "told"));
         call.arg(holder).arg(millis(lease));
         let (mine, told, left): (i64, String, i64) = self.about_stream(stream, &call).await?;
         let left = u64::try_from(left).ok().filter(|_| !told.is_empty()).map(Duration::from_millis);
-        Ok(Tenure { is_mine: mine == 1, told: left.map(|left| (told, left)) })
+        Ok(StreamLease { is_mine: mine == 1, told: left.map(|left| (told, left)) })
     }
 
     pub(in crate::state) async fn leave_stream(&self, stream: &str, holder: &str) -> Result<(), StoreError> {

@@ -21,7 +21,7 @@ use super::follows::{Follows, Gap, LogOrigin, follows};
 use super::keys::slot;
 use super::log::{PAGE, entries};
 use super::phase::{Outcome, RedisPhase};
-use super::{Fleet, RESPONSE_TIMEOUT, setup};
+use super::{RESPONSE_TIMEOUT, SharedStore, setup};
 
 /// The first and the longest pause after a failure. Together with the timeouts of [`super::connect`] they are
 /// shorter than the five seconds within which the gate recovers once the server is back.
@@ -30,7 +30,7 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(1_500);
 /// How long one read of the log blocks for new entries.
 const WAIT: Duration = Duration::from_secs(1);
 
-impl Fleet {
+impl SharedStore {
     /// Runs until the gate ends.
     pub(super) async fn run(self: Arc<Self>) {
         let (mut pause, mut connected_at) = (FIRST_PAUSE, Instant::now());

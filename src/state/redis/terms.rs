@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::log::Beat;
-use super::{Fleet, RESPONSE_TIMEOUT, lock};
+use super::{RESPONSE_TIMEOUT, SharedStore, lock};
 use crate::state::StoreError;
 use crate::state::record::{IdleFloor, IdleTerms, PerIssuer};
 use crate::time::{Monotonic, Timestamp};
@@ -85,7 +85,7 @@ impl KeptTerms {
     }
 }
 
-impl Fleet {
+impl SharedStore {
     /// Saves the idle timeouts in force, for gates that run and those that start later.
     pub(in crate::state) async fn save_idle_terms(
         &self,

@@ -12,7 +12,7 @@ use super::fault::RedisFault;
 use super::keys::VERSION;
 use super::log::{Beat, EntryPosition, PAGE};
 use super::supervise::random_id;
-use super::{Fleet, RESPONSE_TIMEOUT, RedisTerms, Settings, lock, prepare, removed};
+use super::{RESPONSE_TIMEOUT, RedisTerms, Settings, SharedStore, lock, prepare, removed};
 use crate::metrics::Metrics;
 use crate::state::directory::DirectoryRevision;
 use crate::state::record::EventKind;
@@ -116,7 +116,7 @@ pub(in crate::state) async fn write(
     Ok(report)
 }
 
-impl Fleet {
+impl SharedStore {
     /// Whether a gate is running: each writes about once a second to prove that the server accepts writes.
     async fn is_in_use(&self, beat: &Beat) -> Result<bool, RedisFault> {
         if beat.stamp.is_none_or(|stamp| beat.clock.since(stamp) > QUIET) {

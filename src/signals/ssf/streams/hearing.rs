@@ -34,7 +34,7 @@ pub(in crate::signals::ssf) struct UnaskedState;
 
 /// What is known of the stream of one transmitter.
 #[derive(Debug)]
-pub struct StreamWatch {
+pub struct StreamHealth {
     name: String,
     subject_issuer: Arc<str>,
     clock: Arc<SignalClock>,
@@ -57,7 +57,7 @@ struct Heard {
     memory: Duration,
 }
 
-impl StreamWatch {
+impl StreamHealth {
     /// Starts tracking the stream of this transmitter; status changes are sent to the receiver. `heartbeat` is
     /// the interval of verifications.
     pub(super) fn new(
@@ -327,17 +327,17 @@ pub(super) mod tests {
     const HEARTBEAT: Duration = Duration::from_secs(60);
 
     /// A watch that awaits a verification with this state.
-    pub(in crate::signals::ssf) async fn awaiting(state: &str) -> Arc<StreamWatch> {
+    pub(in crate::signals::ssf) async fn awaiting(state: &str) -> Arc<StreamHealth> {
         let (watch, ..) = watching(&store());
         watch.expect(state).await;
         watch
     }
 
-    fn watching(store: &Store) -> (Arc<StreamWatch>, Arc<SignalClock>, mpsc::Receiver<StreamStatus>) {
+    fn watching(store: &Store) -> (Arc<StreamHealth>, Arc<SignalClock>, mpsc::Receiver<StreamStatus>) {
         let clock = Arc::new(SignalClock::new("t", Monotonic::from_millis(0), patience(Some(HEARTBEAT))));
         let issuer = "https://idp.example.com/".into();
         let (watch, statuses) =
-            StreamWatch::new(("t", issuer), Arc::clone(&clock), store.clone(), Some(HEARTBEAT), false);
+            StreamHealth::new(("t", issuer), Arc::clone(&clock), store.clone(), Some(HEARTBEAT), false);
         (watch, clock, statuses)
     }
 

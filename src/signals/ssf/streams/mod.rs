@@ -31,7 +31,7 @@ mod subjects;
 
 use description::StreamStatus;
 use fetch::{Fetcher, PollAccess};
-pub use hearing::StreamWatch;
+pub use hearing::StreamHealth;
 pub(super) use hearing::UnaskedState;
 #[cfg(test)]
 pub(super) use hearing::tests::awaiting;
@@ -56,7 +56,7 @@ pub struct StreamKeeper {
 /// A stream that the gate maintains, and the channels for what arrives about it.
 #[derive(Debug)]
 pub struct HeardStream {
-    watch: Arc<StreamWatch>,
+    watch: Arc<StreamHealth>,
     statuses: mpsc::Receiver<StreamStatus>,
     subjects: Option<mpsc::Receiver<Box<str>>>,
 }
@@ -85,13 +85,13 @@ impl HeardStream {
         let is_polled = matches!(settings.transmission.delivery, SignalDelivery::Poll(_));
         let named = (settings.name.as_str(), Arc::clone(&settings.subject_issuer.issuer.issuer));
         let heartbeat = settings.transmission.heartbeat;
-        let (watch, statuses) = StreamWatch::new(named, clock, store, heartbeat, is_polled);
+        let (watch, statuses) = StreamHealth::new(named, clock, store, heartbeat, is_polled);
         Some(Self { watch, statuses, subjects })
     }
 
     /// Where the receiver records what arrives.
     #[must_use]
-    pub fn watch(&self) -> &Arc<StreamWatch> {
+    pub fn watch(&self) -> &Arc<StreamHealth> {
         &self.watch
     }
 }
@@ -215,7 +215,7 @@ impl StreamKeeper {
 async fn hold(
     store: &Store,
     (name, holder, tick): (&str, &str, Duration),
-    hearing: Option<Arc<StreamWatch>>,
+    hearing: Option<Arc<StreamHealth>>,
     owner: watch::Sender<bool>,
 ) {
     let (mut ticks, mut held_at) = (interval(tick), None);

@@ -12,7 +12,7 @@ use super::fetch::{PollAccess, PollTrouble};
 use super::machine::StreamMachine;
 use super::metadata::named_url;
 use super::steps::{StreamNews, StreamStep, StreamTerms};
-use super::{HeardStream, StreamWatch, TICK};
+use super::{HeardStream, StreamHealth, TICK};
 use crate::client::{Client, Url};
 use crate::signals::ssf::{KeptStream, Settings, SignalDelivery, StreamAccess};
 use crate::state::Store;
@@ -133,7 +133,7 @@ impl StreamOwner<'_> {
         &self,
         news: StreamNews,
         machine: &StreamMachine,
-        hearing: &StreamWatch,
+        hearing: &StreamHealth,
         had_stream: &mut bool,
     ) {
         let transmitter = &*self.settings.name;
