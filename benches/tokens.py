@@ -162,10 +162,10 @@ def main() -> None:
 
         rates, costs = [], []
         for _ in range(options.rounds):
-            before = cpu_seconds(pid)
+            before = sum(cpu_seconds(pid))
             load = wrk("-t1", "-c16", f"-d{options.seconds}s", "-s", str(as_fast), f"{base}/oauth/token")
             issued, _ = outcome(load)
-            costs.append((cpu_seconds(pid) - before) / issued * 1e6)
+            costs.append((sum(cpu_seconds(pid)) - before) / issued * 1e6)
             rates.append(issued / options.seconds)
         rss = re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())
         print(f"{options.credentials:,} credentials, {options.algorithm}, {int(rss[1]) / 1024:.0f} MiB resident")

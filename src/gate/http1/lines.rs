@@ -1,5 +1,6 @@
 //! Validates the lines of a request head, one by one (RFC 9112 §3, §5, §6).
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -42,6 +43,11 @@ pub(super) struct HeadLines {
     chunked: bool,
     upgrade: bool,
     connection: Options,
+}
+
+thread_local! {
+    /// Room for the fields of the next head, lent by the worker for as long as one arrives: idle connections need none.
+    static SPARE_FIELDS: Cell<Vec<Field>> = const { Cell::new(Vec::new()) };
 }
 
 /// The position of a field in the head.
@@ -108,6 +114,9 @@ impl HeadLines {
             self.framing_field(name, value)?;
         }
         let shift = |range: Range<usize>| start + range.start..start + range.end;
+        if self.fields.is_empty() {
+            self.fields = SPARE_FIELDS.take();
+        }
         self.fields.push(Field { name: shift(name), value: shift(value) });
         Ok(None)
     }
@@ -121,8 +130,9 @@ impl HeadLines {
             keep_alive: !self.connection.close && (version == Version::HTTP_11 || self.connection.keep_alive),
             head: Rc::new(self.head(bytes, version)?),
         };
-        self.fields.clear();
-        *self = Self { fields: std::mem::take(&mut self.fields), ..Self::default() };
+        let mut fields = std::mem::take(self).fields;
+        fields.clear();
+        SPARE_FIELDS.set(fields);
         Ok(request)
     }
 

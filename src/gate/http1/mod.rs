@@ -54,33 +54,44 @@ pub(super) use self::lines::is_host;
 pub(super) use self::upload::ClientUpload;
 pub(super) use self::wire::ClientWire;
 
-/// Serves one connection.
-pub(super) async fn serve(connection: Rc<ClientConnection>, stream: ClientStream, place: ConnectionPlace) {
+/// Serves one connection. No `async fn`, whose future would keep a second place for each argument.
+pub(super) fn serve(
+    connection: Rc<ClientConnection>,
+    stream: ClientStream,
+    place: ConnectionPlace,
+) -> impl Future<Output = ()> {
     let generation = connection.worker.generation();
     let limits = &generation.live.settings.limits;
     let patience = Patience { head: limits.header_timeout, idle: limits.idle_connection_timeout };
     let wire = ClientWire::new(stream, HeadLimits { bytes: limits.header_bytes, fields: limits.headers });
     drop(generation);
-    let mut served = Box::pin(requests(&connection, &wire));
-    let deadline = |leaving: Option<Instant>| {
-        let waiting = wire.standing.phase() == ConnectionPhase::Waiting;
-        leaving.filter(|_| waiting).or_else(|| wire.standing.deadline(patience))
-    };
-    let farewell = |_served: Pin<&mut _>| {
-        wire.close_after_request();
-        wire.standing.phase() == ConnectionPhase::Waiting
-    };
-    let end = drive(&connection, served.as_mut(), deadline, farewell).await;
-    drop(served);
-    if end == End::Served {
-        let is_unread = wire.is_unread();
-        let (mut stream, _) = wire.take();
-        // An error means that the client is gone.
-        if matches!(timeout(LINGER_SILENCE, stream.shutdown()).await, Ok(Ok(()))) && is_unread {
-            stream.linger().await;
+    async move {
+        let mut served = Box::pin(requests(&connection, &wire));
+        let deadline = |leaving: Option<Instant>| {
+            let waiting = wire.standing.phase() == ConnectionPhase::Waiting;
+            leaving.filter(|_| waiting).or_else(|| wire.standing.deadline(patience))
+        };
+        let farewell = |_served: Pin<&mut _>| {
+            wire.close_after_request();
+            wire.standing.phase() == ConnectionPhase::Waiting
+        };
+        let end = drive(&connection, served.as_mut(), deadline, farewell).await;
+        drop(served);
+        if end == End::Served {
+            Box::pin(close(&wire)).await;
         }
+        drop(place);
     }
-    drop(place);
+}
+
+/// Closes the connection so that the client can read what was sent.
+async fn close(wire: &ClientWire) {
+    let is_unread = wire.is_unread();
+    let (mut stream, _) = wire.take();
+    // An error means that the client is gone.
+    if matches!(timeout(LINGER_SILENCE, stream.shutdown()).await, Ok(Ok(()))) && is_unread {
+        stream.linger().await;
+    }
 }
 
 /// Serves requests until the client or the gate ends the connection.

@@ -13,7 +13,7 @@ mod wire;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -48,34 +48,19 @@ const LISTS: usize = 4;
 /// purpose makes the gate work for nothing ("rapid reset", CVE-2023-44487).
 const RESETS: usize = 100;
 
+type H2Connection = h2::server::Connection<WatchedSocket, Bytes>;
+
 /// Serves one connection.
 pub(super) async fn serve(connection: Rc<ClientConnection>, stream: ClientStream, place: ConnectionPlace) {
     let generation = connection.worker.generation();
-    let (builder, idle) = {
-        let limits = &generation.live.settings.limits;
-        (builder(limits), limits.idle_connection_timeout)
-    };
+    let limits = &generation.live.settings.limits;
+    let (builder, idle) = (builder(limits), limits.idle_connection_timeout);
     drop(generation);
     let wire = Http2Wire::new();
     let socket = WatchedSocket::new(stream, Rc::clone(&wire), place);
-    let (mut shaking, turns) = (Box::pin(timeout(idle, builder.handshake(socket))), Rc::clone(&wire));
-    let handshake = poll_fn(move |cx| {
-        turns.begin_turn();
-        shaking.as_mut().poll(cx)
-    });
-    let drained = async {
-        connection.worker.drained().await;
-        sleep(FAREWELL).await;
-    };
-    let shaken = tokio::select! {
-        shaken = handshake => shaken.ok(),
-        () = drained => None,
-    };
-    let mut h2 = match shaken {
-        Some(Ok(h2)) => h2,
-        Some(Err(error)) if !error.is_io() => return refuse_preface(&wire).await,
-        _ => return,
-    };
+    // Boxed like its outcome, so that neither has a place in the future of the connection.
+    let shaking = Box::pin(shake_hands(&connection, &wire, builder, socket, idle));
+    let Some(mut h2) = shaking.await else { return };
     let streams = Cell::new(false);
     let mut accepting = Box::pin(Accepting {
         connection: &connection,
@@ -108,9 +93,36 @@ pub(super) async fn serve(connection: Rc<ClientConnection>, stream: ClientStream
     }
 }
 
-async fn refuse_preface(wire: &Http2Wire) {
-    if let Some(returned) = wire.take_back() {
-        refuse(returned).await;
+/// Exchanges prefaces with the client; answers one that is no HTTP/2.
+async fn shake_hands(
+    connection: &ClientConnection,
+    wire: &Rc<Http2Wire>,
+    builder: h2::server::Builder,
+    socket: WatchedSocket,
+    limit: Duration,
+) -> Option<Box<H2Connection>> {
+    let mut shaking = pin!(timeout(limit, builder.handshake(socket)));
+    let handshake = poll_fn(|cx| {
+        wire.begin_turn();
+        shaking.as_mut().poll(cx)
+    });
+    let drained = async {
+        connection.worker.drained().await;
+        sleep(FAREWELL).await;
+    };
+    let shaken = tokio::select! {
+        shaken = handshake => shaken.ok()?,
+        () = drained => return None,
+    };
+    match shaken {
+        Ok(h2) => Some(Box::new(h2)),
+        Err(error) => {
+            let returned = if error.is_io() { None } else { wire.take_back() };
+            if let Some(returned) = returned {
+                refuse(returned).await;
+            }
+            None
+        }
     }
 }
 
@@ -161,7 +173,7 @@ struct Accepting<'a> {
     pulse: Pulse,
     /// Whether the client was sent ENHANCE_YOUR_CALM.
     ended: bool,
-    h2: h2::server::Connection<WatchedSocket, Bytes>,
+    h2: Box<H2Connection>,
 }
 
 impl Future for Accepting<'_> {
