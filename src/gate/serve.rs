@@ -38,49 +38,45 @@ pub(super) enum End {
 ///
 /// The timer is only moved when the deadline comes nearer, so a connection that serves one request after
 /// another never touches it.
-///
-/// No `async fn`, whose future would keep a second place for each argument: every connection has one of these.
-pub(super) fn drive<C: Future<Output = Result<(), E>>, E>(
+pub(super) async fn drive<C: Future<Output = Result<(), E>>, E>(
     connection: &ClientConnection,
     mut served: Pin<&mut C>,
     deadline: impl Fn(Option<Instant>) -> Option<Instant>,
     farewell: impl Fn(Pin<&mut C>) -> bool,
-) -> impl Future<Output = End> {
-    async move {
-        let mut drained = pin!(connection.worker.drained());
-        let mut timer = pin!(sleep_until(deadline(None).unwrap_or_else(next_idle_check)));
-        let (mut draining, mut leaving) = (false, None);
-        poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(outcome) = served.as_mut().poll(cx) {
-                    return Poll::Ready(if outcome.is_ok() { End::Served } else { End::Failed });
-                }
-                if !draining && drained.as_mut().poll(cx).is_ready() {
-                    draining = true;
-                    if farewell(served.as_mut()) {
-                        leaving = Some(Instant::now() + FAREWELL);
-                    }
-                    continue;
-                }
-                let now_due = deadline(leaving);
-                if now_due.is_some_and(|due| due < timer.deadline()) {
-                    timer.as_mut().reset(now_due.unwrap_or_else(next_idle_check));
-                }
-                if timer.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                match now_due {
-                    Some(due) if due > timer.deadline() => timer.as_mut().reset(due),
-                    None => timer.as_mut().reset(next_idle_check()),
-                    Some(_) if leaving.is_some() || !farewell(served.as_mut()) => {
-                        return Poll::Ready(End::Expired);
-                    }
-                    Some(_) => leaving = Some(Instant::now() + FAREWELL),
-                }
+) -> End {
+    let mut drained = pin!(connection.worker.drained());
+    let mut timer = pin!(sleep_until(deadline(None).unwrap_or_else(next_idle_check)));
+    let (mut draining, mut leaving) = (false, None);
+    poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(outcome) = served.as_mut().poll(cx) {
+                return Poll::Ready(if outcome.is_ok() { End::Served } else { End::Failed });
             }
-        })
-        .await
-    }
+            if !draining && drained.as_mut().poll(cx).is_ready() {
+                draining = true;
+                if farewell(served.as_mut()) {
+                    leaving = Some(Instant::now() + FAREWELL);
+                }
+                continue;
+            }
+            let now_due = deadline(leaving);
+            if now_due.is_some_and(|due| due < timer.deadline()) {
+                timer.as_mut().reset(now_due.unwrap_or_else(next_idle_check));
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match now_due {
+                Some(due) if due > timer.deadline() => timer.as_mut().reset(due),
+                None => timer.as_mut().reset(next_idle_check()),
+                Some(_) if leaving.is_some() || !farewell(served.as_mut()) => {
+                    return Poll::Ready(End::Expired);
+                }
+                Some(_) => leaving = Some(Instant::now() + FAREWELL),
+            }
+        }
+    })
+    .await
 }
 
 /// When to check again while nothing is due.

@@ -1,6 +1,5 @@
 //! Validates the lines of a request head, one by one (RFC 9112 §3, §5, §6).
 
-use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -9,6 +8,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use memchr::memchr;
 
+use super::fields::{FieldPosition, FieldPositions};
 use super::head::{HeadLimits, Http1Fault, RequestHead};
 use crate::enforce::target::RequestTarget;
 use crate::gate::http::Head;
@@ -37,24 +37,12 @@ pub(super) struct HeadLines {
     target: Range<usize>,
     /// `None` before the request line.
     version: Option<Version>,
-    fields: Vec<Field>,
+    fields: FieldPositions,
     host: bool,
     length: Option<u64>,
     chunked: bool,
     upgrade: bool,
     connection: Options,
-}
-
-thread_local! {
-    /// Room for the fields of the next head, lent by the worker for as long as one arrives: idle connections need none.
-    static SPARE_FIELDS: Cell<Vec<Field>> = const { Cell::new(Vec::new()) };
-}
-
-/// The position of a field in the head.
-#[derive(Debug)]
-struct Field {
-    name: Range<usize>,
-    value: Range<usize>,
 }
 
 /// The relevant options in `Connection`.
@@ -114,10 +102,7 @@ impl HeadLines {
             self.framing_field(name, value)?;
         }
         let shift = |range: Range<usize>| start + range.start..start + range.end;
-        if self.fields.is_empty() {
-            self.fields = SPARE_FIELDS.take();
-        }
-        self.fields.push(Field { name: shift(name), value: shift(value) });
+        self.fields.push(FieldPosition { name: shift(name), value: shift(value) });
         Ok(None)
     }
 
@@ -130,16 +115,14 @@ impl HeadLines {
             keep_alive: !self.connection.close && (version == Version::HTTP_11 || self.connection.keep_alive),
             head: Rc::new(self.head(bytes, version)?),
         };
-        let mut fields = std::mem::take(self).fields;
-        fields.clear();
-        SPARE_FIELDS.set(fields);
+        *self = Self::default();
         Ok(request)
     }
 
     /// Method, target and fields, which share the memory of `bytes`.
     fn head(&mut self, bytes: &Bytes, version: Version) -> Result<Head, Http1Fault> {
         let mut headers = HeaderMap::with_capacity(self.fields.len());
-        for field in &self.fields {
+        for field in self.fields.iter() {
             let name = bytes.get(field.name.clone()).and_then(|name| HeaderName::from_bytes(name).ok());
             let value = HeaderValue::from_maybe_shared(bytes.slice(field.value.clone()));
             let value = value.map_err(|_invalid| CONTROL)?;

@@ -13,6 +13,7 @@
 mod answer;
 pub(crate) mod body;
 pub(crate) mod encode;
+mod fields;
 pub(crate) mod head;
 pub(crate) mod lines;
 mod standing;
