@@ -101,18 +101,21 @@ async fn shake_hands(
     socket: WatchedSocket,
     limit: Duration,
 ) -> Option<Box<H2Connection>> {
-    let mut shaking = pin!(timeout(limit, builder.handshake(socket)));
-    let handshake = poll_fn(|cx| {
-        wire.begin_turn();
-        shaking.as_mut().poll(cx)
-    });
-    let drained = async {
-        connection.worker.drained().await;
-        sleep(FAREWELL).await;
-    };
-    let shaken = tokio::select! {
-        shaken = handshake => shaken.ok()?,
-        () = drained => return None,
+    // In a block of its own, because the socket comes back when the handshake is dropped.
+    let shaken = {
+        let mut shaking = pin!(timeout(limit, builder.handshake(socket)));
+        let handshake = poll_fn(|cx| {
+            wire.begin_turn();
+            shaking.as_mut().poll(cx)
+        });
+        let drained = async {
+            connection.worker.drained().await;
+            sleep(FAREWELL).await;
+        };
+        tokio::select! {
+            shaken = handshake => shaken.ok()?,
+            () = drained => return None,
+        }
     };
     match shaken {
         Ok(h2) => Some(Box::new(h2)),
