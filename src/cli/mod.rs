@@ -219,7 +219,6 @@ pub fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     /// Tries each option that takes free text. Returns how many there are.

@@ -3,8 +3,6 @@
 //! A moka cache, bounded in bytes. An entry is never a verdict: it says that one string was signed under one
 //! key set. This module knows neither keys nor events.
 
-mod at_hand;
-
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +20,9 @@ use crate::identity::{AsIs, Key};
 use crate::sessions::limits::SessionLimits;
 use crate::state::record::PerIssuer;
 use crate::time::Monotonic;
+
+mod at_hand;
+
 use at_hand::{AtHand, REFRESH};
 
 /// The key of a presented token: its AES-GMAC under a key that only this table has.

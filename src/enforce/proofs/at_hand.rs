@@ -1,8 +1,8 @@
 //! The proofs that one worker used last, so that it rarely has to look into the table of all workers.
 //!
-//! Two generations stand in for an order of use: a proof that is used moves into the young one. When that is
-//! full or a refresh old, it becomes the old one, and what was left in the old one is dropped. So everything
-//! that is in use is at hand, up to the size of a generation, and nothing else for long.
+//! An approximate LRU cache of two generations: a proof that is used moves into the young one. When a proof is
+//! added and the young one is full or [`REFRESH`] old, it becomes the old one, and what was left there is dropped.
+//! So all proofs in use are at hand, up to the size of a generation, and no others for long.
 
 use std::collections::HashMap;
 use std::mem;
