@@ -237,3 +237,55 @@ fn schema_attributes() -> Value {
         ),
     ])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An attribute and its sub-attributes, each with its name behind those around it.
+    fn all(within: &str, attributes: &Value, found: &mut Vec<(String, Value)>) {
+        for attribute in attributes.as_array().unwrap() {
+            let name = format!("{within}{}", attribute["name"].as_str().unwrap());
+            found.push((name.clone(), attribute.clone()));
+            if attribute["type"] == "complex" {
+                all(&format!("{name}."), &attribute["subAttributes"], found);
+            }
+        }
+    }
+
+    #[test]
+    fn every_attribute_of_a_schema_has_the_characteristics_of_its_type() {
+        let mut names = Vec::new();
+        for schema in schemas("https://gate") {
+            let mut found = Vec::new();
+            all("", &schema["attributes"], &mut found);
+            for (name, attribute) in &found {
+                // RFC 7643 §7: these are characteristics of text.
+                let is_text = attribute["type"] == "string" || attribute["type"] == "reference";
+                assert_eq!(attribute.get("caseExact").is_some(), is_text, "{name}: {attribute}");
+                let needs_uniqueness = attribute["type"] == "string";
+                assert!(!needs_uniqueness || attribute.get("uniqueness").is_some(), "{name}: {attribute}");
+                for member in ["multiValued", "required", "mutability", "returned", "description"] {
+                    assert!(attribute.get(member).is_some(), "{name} has no {member}");
+                }
+            }
+            let listed: Vec<_> = found.into_iter().map(|(name, _)| name).collect();
+            names.push((schema["name"].as_str().unwrap().to_owned(), listed.join(" ")));
+        }
+        let of =
+            |schema: &str| names.iter().find(|(name, _)| name == schema).map(|(_, found)| &**found).unwrap();
+        assert!(of("User").starts_with("userName "), "{}", of("User"));
+        assert!(
+            of("User").contains(" emails.value emails.display emails.type emails.primary "),
+            "{}",
+            of("User")
+        );
+        assert_eq!(of("Group"), "displayName members members.value members.$ref members.type");
+        assert!(of("ServiceProviderConfig").starts_with("patch patch.supported bulk bulk.supported "));
+        assert!(
+            of("ResourceType")
+                .ends_with("schemaExtensions schemaExtensions.schema schemaExtensions.required")
+        );
+        assert!(of("Schema").contains(" attributes.subAttributes attributes.subAttributes.name "));
+    }
+}

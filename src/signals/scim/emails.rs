@@ -206,3 +206,6 @@ fn change(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

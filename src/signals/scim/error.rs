@@ -155,3 +155,24 @@ impl From<StoreError> for ScimError {
         Self::unavailable()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_client_can_do_about_it_is_in_the_fields() {
+        for (error, name, expected) in [
+            (ScimError::unavailable(), RETRY_AFTER, Some("5")),
+            (ScimError::from(StoreError::Closed), RETRY_AFTER, Some("5")),
+            (ScimError::unauthorized(), WWW_AUTHENTICATE, Some(r#"Bearer realm="portcullis-scim""#)),
+            (ScimError::method("GET, POST"), ALLOW, Some("GET, POST")),
+            (ScimError::full("users"), RETRY_AFTER, None),
+            (ScimError::value("no"), WWW_AUTHENTICATE, None),
+        ] {
+            let answer = error.response();
+            let found = answer.headers().get(&name).map(|value| value.to_str().unwrap());
+            assert_eq!(found, expected, "{}: {name}", error.word());
+        }
+    }
+}

@@ -200,3 +200,6 @@ impl ScimGroup {
         shown
     }
 }
+
+#[cfg(test)]
+mod tests;

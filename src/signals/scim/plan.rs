@@ -397,3 +397,6 @@ fn account_id(subject: &str) -> Result<Box<str>, ScimError> {
     }
     Ok(subject.into())
 }
+
+#[cfg(test)]
+mod tests;
