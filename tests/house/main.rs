@@ -10,9 +10,14 @@ mod benches;
 mod documents;
 mod editor;
 mod files;
+#[path = "../mutation/src/find.rs"]
+mod find;
 mod listed;
 mod map;
 mod monitoring;
+#[path = "../mutation/src/mutant.rs"]
+#[allow(dead_code, reason = "tests/mutation uses all of it")]
+mod mutant;
 mod names;
 mod openapi;
 mod promises;
@@ -20,4 +25,8 @@ mod secrets;
 mod settings;
 mod sources;
 mod time;
+#[path = "../mutation/src/weave.rs"]
+#[allow(dead_code, reason = "tests/mutation uses all of it")]
+mod weave;
 mod words;
+mod woven;

@@ -1,0 +1,79 @@
+//! Which tests judge a mutant, and in which order.
+
+use std::time::Duration;
+
+use crate::suite::Test;
+
+/// So much of the tests in one process runs at once, and so much of them at most.
+const BATCH: Duration = Duration::from_secs(2);
+const MOST: Duration = Duration::from_secs(15);
+
+/// So many tests of processes run at once, and so many at most.
+const PROCESS_BATCH: usize = 4;
+const MOST_PROCESS_TESTS: usize = 40;
+
+/// What a suite runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    InProcess,
+    Processes,
+}
+
+impl Kind {
+    #[must_use]
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::InProcess => "in one process",
+            Self::Processes => "of processes",
+        }
+    }
+
+    /// The suites of this kind.
+    #[must_use]
+    pub(crate) fn suites(self) -> &'static [&'static str] {
+        match self {
+            Self::InProcess => &["lib", "rooms", "simulation"],
+            Self::Processes => &["blackbox", "fleet"],
+        }
+    }
+
+    /// The tests that reach a mutant, in batches. Those that reach the fewest come first: they were written for it.
+    #[must_use]
+    pub(crate) fn order(self, mutant: usize, tests: &[Test]) -> Vec<Vec<&Test>> {
+        let mut batches = Vec::new();
+        for suite in self.suites() {
+            let mut some: Vec<_> =
+                tests.iter().filter(|test| test.suite == *suite && test.reached.contains(&mutant)).collect();
+            some.sort_by_key(|test| test.reached.len());
+            if self == Self::Processes {
+                some.truncate(MOST_PROCESS_TESTS);
+                batches.extend(some.chunks(PROCESS_BATCH).map(<[_]>::to_vec));
+            } else {
+                batches.extend(in_time(&some));
+            }
+        }
+        batches
+    }
+}
+
+fn in_time<'a>(tests: &[&'a Test]) -> Vec<Vec<&'a Test>> {
+    let mut batches: Vec<Vec<&Test>> = Vec::new();
+    let (mut took, mut all) = (BATCH, Duration::ZERO);
+    for &test in tests {
+        if all + test.took > MOST && !batches.is_empty() {
+            continue;
+        }
+        all += test.took;
+        match batches.last_mut() {
+            Some(batch) if took + test.took <= BATCH => {
+                took += test.took;
+                batch.push(test);
+            }
+            _ => {
+                took = test.took;
+                batches.push(vec![test]);
+            }
+        }
+    }
+    batches
+}
