@@ -339,3 +339,25 @@ fn one_of(all: Vec<Value>, id: Option<String>, what: &str) -> Result<Response<By
     let found = all.into_iter().find(|one| one.get("id").and_then(Value::as_str) == Some(&id));
     found.map(|one| json_answer(StatusCode::OK, &one)).ok_or_else(|| ScimError::not_found(what))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_id_is_a_random_uuid_of_version_4() {
+        let ids: Vec<_> = (0..200).map(|_| new_id().unwrap()).collect();
+        for id in &ids {
+            let parts: Vec<_> = id.split('-').collect();
+            assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12], "{id}");
+            assert!(parts[2].starts_with('4') && parts[3].starts_with(['8', '9', 'a', 'b']), "{id}");
+        }
+        // Every other digit takes every value: in 200 ids one is missing in one of a hundred million runs.
+        let digits =
+            |at: usize| ids.iter().map(|id| id.as_bytes()[at]).collect::<std::collections::BTreeSet<_>>();
+        for at in (0..36).filter(|at| ![8, 13, 14, 18, 19, 23].contains(at)) {
+            assert!(digits(at).len() > 8, "the digit at {at} is not random");
+        }
+        assert_eq!(digits(19).len(), 4, "two of its bits are random");
+    }
+}

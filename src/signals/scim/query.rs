@@ -254,3 +254,6 @@ pub(super) fn groups<'d>(
     let found: Vec<_> = directory.groups().filter(holds).collect();
     Ok((found.len(), found.into_iter().skip(query.first).take(query.count).collect()))
 }
+
+#[cfg(test)]
+mod tests;

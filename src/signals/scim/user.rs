@@ -269,3 +269,6 @@ impl ScimUser {
         shown
     }
 }
+
+#[cfg(test)]
+mod tests;
