@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::super::patch;
+use super::ends::MOST_ROLES;
 use super::*;
 use crate::events::EventIssuer;
 
