@@ -142,3 +142,26 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
     let mut fields = headers.get_all(name).iter();
     fields.next().filter(|_| fields.next().is_none())
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn each_token_of_a_provider_is_right_however_often_it_is_listed() {
+        for (field, listed, expected) in [
+            ("Bearer one", &["one"][..], true),
+            ("bearer two", &["one", "two"], true),
+            ("Bearer one", &["one", "one"], true),
+            ("Bearer three", &["one", "two"], false),
+            ("Bearer one", &[], false),
+            ("Basic: one", &["one"], false),
+        ] {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(field))]);
+            let tokens: Vec<_> = listed.iter().map(|token| Concealed::new((*token).to_owned())).collect();
+            assert_eq!(is_authorized(&headers, &tokens), expected, "{field} of {listed:?}");
+        }
+    }
+}

@@ -360,6 +360,21 @@ fn endpoints_take_one_method_and_names_that_are_configured() {
         let answer = scene.post(path, FORM, format!("logout_token={}", scene.logout_token().build()));
         assert_eq!((answer.status(), answer.text().as_str()), (404, body), "{path}");
     }
+    for path in [
+        "/signals/ssf/op",
+        "/signals/logout/t",
+        "/signals/global-token-revocation/op",
+        "/signals/scim/op/v2/Users",
+    ] {
+        let mut wire = scene.gate.connect();
+        wire.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\n{FORM}Content-Length: 100\r\n\r\n")).unwrap();
+        assert_eq!(wire.answer().unwrap().status(), 404, "{path}: its body is not waited for");
+    }
+    let page = scene.gate.metrics();
+    for route in ["ssf/{name}", "logout/{name}", "global-token-revocation/{name}", "scim/{name}", "*"] {
+        let route = format!("/signals/{route}");
+        assert!(page.sum("portcullis_requests_total", &[("route", &route)]) > 0.0, "{route}");
+    }
     assert!(scene.events().is_empty());
     // One spelling more of the same path (RFC 3986 §6.2.2.2).
     assert_eq!(
