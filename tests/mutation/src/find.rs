@@ -11,7 +11,7 @@ use crate::mutant::{Genre, Mutant, Place};
 /// A piece of source with what can be chosen instead.
 pub(crate) struct Site {
     pub(crate) bytes: Range<usize>,
-    pub(crate) kind: Kind,
+    pub(crate) kind: SiteKind,
     pub(crate) choices: Vec<Choice>,
 }
 
@@ -24,7 +24,7 @@ pub(crate) struct Choice {
 
 /// What a site is, and the pieces of source that its text is made of.
 #[derive(Clone)]
-pub(crate) enum Kind {
+pub(crate) enum SiteKind {
     /// What the braces of a function hold.
     Body,
     Binary {
@@ -127,7 +127,7 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    fn site(&mut self, key: (usize, Spot), bytes: Range<usize>, kind: Kind) {
+    fn site(&mut self, key: (usize, Spot), bytes: Range<usize>, kind: SiteKind) {
         let Some(choices) = self.at.remove(&key) else { return };
         if self.constant > 0 {
             self.left_out.extend(choices.iter().map(|choice| choice.mutant));
@@ -141,16 +141,27 @@ impl Finder<'_> {
         self.left_out.extend(choices.map(|choice| choice.mutant));
     }
 
+    fn in_constant(&mut self, visit: impl FnOnce(&mut Self)) {
+        self.constant += 1;
+        visit(self);
+        self.constant -= 1;
+    }
+
     fn body(&mut self, signature: &syn::Signature, block: &syn::Block) {
-        let constant = usize::from(signature.constness.is_some());
-        self.constant += constant;
-        let inner =
-            block.brace_token.span.open().byte_range().end..block.brace_token.span.close().byte_range().start;
+        if signature.constness.is_some() {
+            self.in_constant(|finder| finder.block(block));
+        } else {
+            self.block(block);
+        }
+    }
+
+    fn block(&mut self, block: &syn::Block) {
+        let braces = block.brace_token.span;
+        let inner = braces.open().byte_range().end..braces.close().byte_range().start;
         if let Some(first) = block.stmts.first() {
-            self.site((first.span().byte_range().start, Spot::Body), inner, Kind::Body);
+            self.site((first.span().byte_range().start, Spot::Body), inner, SiteKind::Body);
         }
         visit::visit_block(self, block);
-        self.constant -= constant;
     }
 }
 
@@ -179,33 +190,24 @@ impl<'ast> Visit<'ast> for Finder<'_> {
     }
 
     fn visit_item_const(&mut self, item: &'ast syn::ItemConst) {
-        self.constant += 1;
-        visit::visit_item_const(self, item);
-        self.constant -= 1;
+        self.in_constant(|finder| visit::visit_item_const(finder, item));
     }
 
     fn visit_impl_item_const(&mut self, item: &'ast syn::ImplItemConst) {
-        self.constant += 1;
-        visit::visit_impl_item_const(self, item);
-        self.constant -= 1;
+        self.in_constant(|finder| visit::visit_impl_item_const(finder, item));
     }
 
     fn visit_item_static(&mut self, item: &'ast syn::ItemStatic) {
-        self.constant += 1;
-        visit::visit_item_static(self, item);
-        self.constant -= 1;
+        self.in_constant(|finder| visit::visit_item_static(finder, item));
     }
 
-    fn visit_type(&mut self, kind: &'ast syn::Type) {
-        self.constant += 1;
-        visit::visit_type(self, kind);
-        self.constant -= 1;
+    /// The length of an array is a constant.
+    fn visit_type(&mut self, item: &'ast syn::Type) {
+        self.in_constant(|finder| visit::visit_type(finder, item));
     }
 
     fn visit_expr_const(&mut self, item: &'ast syn::ExprConst) {
-        self.constant += 1;
-        visit::visit_expr_const(self, item);
-        self.constant -= 1;
+        self.in_constant(|finder| visit::visit_expr_const(finder, item));
     }
 
     fn visit_expr_binary(&mut self, binary: &'ast syn::ExprBinary) {
@@ -214,7 +216,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         if has_let(&binary.left) || has_let(&binary.right) {
             self.leave_out(key);
         } else {
-            let kind = Kind::Binary {
+            let kind = SiteKind::Binary {
                 left: binary.left.span().byte_range(),
                 operator: self.source[operator].to_owned(),
                 right: binary.right.span().byte_range(),
@@ -226,7 +228,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
 
     fn visit_expr_unary(&mut self, unary: &'ast syn::ExprUnary) {
         let start = unary.op.span().byte_range().start;
-        let kind = Kind::Unary { operand: unary.expr.span().byte_range() };
+        let kind = SiteKind::Unary { operand: unary.expr.span().byte_range() };
         self.site((start, Spot::Operator), unary.span().byte_range(), kind);
         visit::visit_expr_unary(self, unary);
     }
@@ -236,7 +238,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
             item.arms.iter().filter_map(|arm| self.at.get(&(arm.pat.span().byte_range().start, Spot::Arm)));
         let choices: Vec<_> = arms.flatten().cloned().collect();
         if !choices.is_empty() {
-            self.sites.push(Site { bytes: item.span().byte_range(), kind: Kind::Match, choices });
+            self.sites.push(Site { bytes: item.span().byte_range(), kind: SiteKind::Match, choices });
         }
         visit::visit_expr_match(self, item);
     }
@@ -250,11 +252,11 @@ impl<'ast> Visit<'ast> for Finder<'_> {
                 self.leave_out(key);
                 self.leave_out((bytes.start, Spot::Guard));
             } else {
-                self.site(key, bytes.clone(), Kind::GuardedArm);
-                self.site((bytes.start, Spot::Guard), bytes, Kind::Guard);
+                self.site(key, bytes.clone(), SiteKind::GuardedArm);
+                self.site((bytes.start, Spot::Guard), bytes, SiteKind::Guard);
             }
         } else {
-            self.site(key, pattern.end..pattern.end, Kind::Arm);
+            self.site(key, pattern.end..pattern.end, SiteKind::Arm);
         }
         visit::visit_arm(self, arm);
     }
@@ -263,7 +265,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         if let Some(base) = &literal.rest {
             for field in &literal.fields {
                 let bytes = field.span().byte_range();
-                let kind = Kind::Field {
+                let kind = SiteKind::Field {
                     name: self.source[field.member.span().byte_range()].to_owned(),
                     base: base.span().byte_range(),
                     is_short: field.colon_token.is_none(),

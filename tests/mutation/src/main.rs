@@ -3,8 +3,8 @@
 //! usage: mutation PROJECT OUT LIST
 //!
 //! LIST is what `cargo mutants --list --json` prints. OUT gets the woven copy of the project, and the verdicts:
-//! `caught.txt` (with the test that noticed), `missed.txt`, `unviable.txt` (does
-//! not compile), `left.txt` (in constants and among `let` conditions, where no switch can be: for cargo-mutants to judge).
+//! `caught.txt` (with the test that noticed), `missed.txt`, `unviable.txt` (does not compile), `left.txt` (in constants and among `let`
+//! conditions, where no switch can be: for cargo-mutants to judge). `MUTATION_JOBS` is how many tests in one process run at once.
 
 mod find;
 mod memory;
@@ -16,6 +16,7 @@ mod weave;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,9 +27,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::memory::Memory;
 use crate::mutant::Mutant;
-use crate::order::Kind;
+use crate::order::{SUITES, SuiteKind};
 use crate::suite::{Ended, Suite, Test};
-use crate::tree::{SUITES, Tree};
+use crate::tree::Tree;
 
 type Suites<'a> = BTreeMap<&'static str, Suite<'a>>;
 
@@ -48,7 +49,10 @@ fn run() -> Result<usize> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let [project, out, list] = &arguments[..] else { bail!("usage: mutation PROJECT OUT LIST") };
     let out = fs::canonicalize(out).with_context(|| format!("there is no folder {out}"))?;
-    let jobs = std::env::var("MUTATION_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(3);
+    let jobs = match std::env::var("MUTATION_JOBS") {
+        Ok(jobs) => jobs.parse::<NonZeroUsize>().context("MUTATION_JOBS must be a number from 1 on")?.get(),
+        Err(_) => 3,
+    };
     let mutants = mutant::read(&fs::read_to_string(list).with_context(|| format!("cannot read {list}"))?)?;
     let tree = Tree::copy(Path::new(project), &out.join("woven"), &out.join("target"), &mutants)?;
     let memory = Memory::open(&out, Path::new(project), &mutants)?;
@@ -63,7 +67,7 @@ fn run() -> Result<usize> {
         .collect();
     let tests = look(&suites, &memory, jobs)?;
     let woven: Vec<_> = mutants.iter().enumerate().filter(|(number, _)| !left_out.has(*number)).collect();
-    for (kind, at_once) in [(Kind::InProcess, jobs), (Kind::Processes, jobs * 2)] {
+    for (kind, at_once) in [(SuiteKind::InProcess, jobs), (SuiteKind::Processes, jobs * 2)] {
         judge(kind, &woven, &suites, &tests, &memory, at_once)?;
     }
     let name = |number: &usize| mutants[*number].name.clone();
@@ -116,7 +120,7 @@ fn look(suites: &Suites<'_>, memory: &Memory, jobs: usize) -> Result<Vec<Test>> 
 
 /// Judges each mutant that no test is known to notice, by the tests of one kind.
 fn judge(
-    kind: Kind,
+    kind: SuiteKind,
     woven: &[(usize, &Mutant)],
     suites: &Suites<'_>,
     tests: &[Test],

@@ -1,5 +1,5 @@
-//! What earlier runs found, as long as it still holds: what a test reaches while neither it nor the product has changed, and that a test
-//! notices a mutant while the file of the mutant is the same.
+//! What earlier runs found, as long as it still holds: what a test reaches while neither it nor the product has
+//! changed, and that a test notices a mutant while the file of the mutant is the same.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -13,9 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::lock;
 use crate::mutant::Mutant;
-use crate::order::Kind;
+use crate::order::{SUITES, SuiteKind};
 use crate::suite::Test;
 use crate::tree::LeftOut;
+
+/// What the tests of several suites are made of.
+const SHARED: [&str; 3] = ["tests/testkit/src", "tests/properties", "tests/data"];
 
 pub(crate) struct Memory {
     out: PathBuf,
@@ -58,35 +61,26 @@ impl Memory {
     /// # Errors
     /// When the sources cannot be read.
     pub(crate) fn open(out: &Path, project: &Path, mutants: &[Mutant]) -> Result<Self> {
-        let (mut files, mut tests) = (HashMap::new(), HashMap::new());
-        read(&project.join("src"), project, &mut files)?;
-        for folder in ["rooms", "simulation", "blackbox", "fleet", "testkit", "properties", "data"] {
-            read(&project.join("tests").join(folder), project, &mut tests)?;
+        let mut files = HashMap::new();
+        for folder in ["src"].iter().chain(&SHARED) {
+            read(&project.join(folder), project, &mut files)?;
         }
-        let of = |chosen: &dyn Fn(&str) -> bool| {
-            let mut some: Vec<_> = files.iter().chain(&tests).filter(|(name, _)| chosen(name)).collect();
-            some.sort();
-            let mut hasher = DefaultHasher::new();
-            some.hash(&mut hasher);
-            // Mutants are known by their numbers.
-            mutants.iter().for_each(|mutant| mutant.name.hash(&mut hasher));
-            hasher.finish()
-        };
-        let is_shared = |name: &str| {
-            ["testkit/", "properties/", "data/"]
-                .iter()
-                .any(|part| name.strip_prefix("tests/").is_some_and(|rest| rest.starts_with(part)))
-        };
+        for suite in &SUITES[1..] {
+            read(&project.join("tests").join(suite), project, &mut files)?;
+        }
+        let is_in = |name: &str, folder: &str| Path::new(name).starts_with(folder);
         let is_unit_test = |name: &str| name.ends_with("/tests.rs") || name.contains("/tests/");
-        let is_product = |name: &str| name.starts_with("src/") && !is_unit_test(name);
-        let product = of(&is_product);
-        let mut hashes =
-            HashMap::from([("lib".to_owned(), of(&|name| name.starts_with("src/") || is_shared(name)))]);
-        for suite in ["rooms", "simulation", "blackbox", "fleet"] {
-            let folder = format!("tests/{suite}/");
-            let is_its = |name: &str| is_product(name) || name.starts_with(&folder) || is_shared(name);
-            hashes.insert(suite.to_owned(), of(&is_its));
-        }
+        let is_product = |name: &str| is_in(name, "src") && !is_unit_test(name);
+        let is_shared = |name: &str| SHARED.iter().any(|folder| is_in(name, folder));
+        let product = hash(&files, mutants, &is_product);
+        let of_suite = |suite: &str| {
+            if suite == "lib" {
+                return hash(&files, mutants, &|name| is_in(name, "src") || is_shared(name));
+            }
+            let own = format!("tests/{suite}");
+            hash(&files, mutants, &|name| is_product(name) || is_in(name, &own) || is_shared(name))
+        };
+        let hashes = SUITES.iter().map(|suite| ((*suite).to_owned(), of_suite(suite))).collect();
         let path = out.join("verdicts.jsonl");
         let mut verdicts = HashMap::new();
         for line in fs::read_to_string(&path).unwrap_or_default().lines() {
@@ -140,7 +134,7 @@ impl Memory {
 
     /// False if a test is known to notice a mutant, or if the tests of a kind are known not to.
     #[must_use]
-    pub(crate) fn is_open(&self, kind: Kind, mutant: &Mutant) -> bool {
+    pub(crate) fn is_open(&self, kind: SuiteKind, mutant: &Mutant) -> bool {
         lock(&self.verdicts).get(&mutant.name).is_none_or(|verdict| {
             let is_same = verdict.file == self.file(mutant);
             let is_missed =
@@ -151,7 +145,7 @@ impl Memory {
 
     /// # Errors
     /// When the file cannot be written.
-    pub(crate) fn keep_verdict(&self, kind: Kind, mutant: &Mutant, noticed: Option<&str>) -> Result<()> {
+    pub(crate) fn keep_verdict(&self, kind: SuiteKind, mutant: &Mutant, noticed: Option<&str>) -> Result<()> {
         let file = self.file(mutant);
         let mut verdicts = lock(&self.verdicts);
         let before = verdicts.remove(&mutant.name).filter(|before| before.file == file);
@@ -197,6 +191,16 @@ impl Memory {
     fn file(&self, mutant: &Mutant) -> u64 {
         self.files.get(&mutant.file).copied().unwrap_or_default()
     }
+}
+
+/// One hash for some of the files, and for the numbers that mutants are known by.
+fn hash(files: &HashMap<String, u64>, mutants: &[Mutant], is_chosen: &dyn Fn(&str) -> bool) -> u64 {
+    let mut chosen: Vec<_> = files.iter().filter(|(name, _)| is_chosen(name)).collect();
+    chosen.sort();
+    let mut hasher = DefaultHasher::new();
+    chosen.hash(&mut hasher);
+    mutants.iter().for_each(|mutant| mutant.name.hash(&mut hasher));
+    hasher.finish()
 }
 
 /// The hash of every file in a folder, by its path in the project.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::suite::Test;
 
-/// So much of the tests in one process runs at once, and so much of them at most.
+/// So much of the tests in one process runs at once, and so much of a suite at most.
 const BATCH: Duration = Duration::from_secs(2);
 const MOST: Duration = Duration::from_secs(15);
 
@@ -12,14 +12,17 @@ const MOST: Duration = Duration::from_secs(15);
 const PROCESS_BATCH: usize = 4;
 const MOST_PROCESS_TESTS: usize = 40;
 
+/// The suites whose tests judge, quickest first.
+pub(crate) const SUITES: [&str; 5] = ["lib", "rooms", "simulation", "blackbox", "fleet"];
+
 /// What a suite runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum SuiteKind {
     InProcess,
     Processes,
 }
 
-impl Kind {
+impl SuiteKind {
     #[must_use]
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -32,8 +35,8 @@ impl Kind {
     #[must_use]
     pub(crate) fn suites(self) -> &'static [&'static str] {
         match self {
-            Self::InProcess => &["lib", "rooms", "simulation"],
-            Self::Processes => &["blackbox", "fleet"],
+            Self::InProcess => &SUITES[..3],
+            Self::Processes => &SUITES[3..],
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::order::Kind;
+use crate::order::SuiteKind;
 
 /// So much memory a process may map: a mutant may ask for more and more.
 const MAX_MEMORY_KIB: u64 = 16 << 20;
@@ -103,7 +103,7 @@ impl Suite<'_> {
     fn command(&self) -> Command {
         let mut command = Command::new("sh");
         // A browser maps more than that by itself.
-        let limit = if Kind::InProcess.suites().contains(&self.name) {
+        let limit = if SuiteKind::InProcess.suites().contains(&self.name) {
             format!("ulimit -v {MAX_MEMORY_KIB}; ")
         } else {
             String::new()

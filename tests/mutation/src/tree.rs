@@ -9,13 +9,11 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::mutant::Mutant;
+use crate::order::SUITES;
 use crate::weave::{self, Part, Woven};
 
 /// So many times the compiler is asked for what cannot be compiled: types first, then what borrows what.
 const ROUNDS: usize = 40;
-
-/// The suites whose tests judge, quickest first.
-pub(crate) const SUITES: [&str; 5] = ["lib", "rooms", "simulation", "blackbox", "fleet"];
 
 /// Warnings of woven code are no faults, and a mutant that overflows does so when it is chosen.
 const LINTS: &str = "\n[lints.rust]\nwarnings = \"allow\"\narithmetic_overflow = \"allow\"\nunconditional_panic = \"allow\"\n";

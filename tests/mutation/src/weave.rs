@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::find::{self, Kind, Site};
+use crate::find::{self, Site, SiteKind};
 use crate::mutant::Mutant;
 
 /// A file with its mutants in it.
@@ -71,8 +71,8 @@ impl Writer<'_> {
             self.site(number, site);
             let mutants = site.choices.iter().map(|choice| choice.mutant).collect();
             let part = match site.kind {
-                Kind::Body => Part::Function,
-                Kind::Match => Part::Match,
+                SiteKind::Body => Part::Function,
+                SiteKind::Match => Part::Match,
                 _ => Part::Choice,
             };
             self.marks.push(Mark { bytes: from..self.text.len(), mutants, part });
@@ -98,9 +98,9 @@ impl Writer<'_> {
 
     fn site(&mut self, number: usize, site: &Site) {
         match site.kind.clone() {
-            Kind::Body => self.body(number, site),
-            Kind::Binary { left, operator, right } => self.binary(number, site, left, &operator, right),
-            Kind::Unary { operand } => {
+            SiteKind::Body => self.body(number, site),
+            SiteKind::Binary { left, operator, right } => self.binary(number, site, left, &operator, right),
+            SiteKind::Unary { operand } => {
                 let operator = self.source[site.bytes.start..operand.start].to_owned();
                 self.push("(");
                 for choice in &site.choices {
@@ -114,7 +114,7 @@ impl Writer<'_> {
                 self.piece(operand, number);
                 self.push(" })");
             }
-            Kind::Guard => {
+            SiteKind::Guard => {
                 let with = |value| site.choices.iter().filter(move |choice| choice.replacement == value);
                 self.push("(");
                 with("true").for_each(|choice| self.push(&format!("{} || ", on(choice.mutant))));
@@ -122,15 +122,15 @@ impl Writer<'_> {
                 self.piece(site.bytes.clone(), number);
                 self.push(")");
             }
-            Kind::Match => self.write(site.bytes.clone(), Some(number)),
-            Kind::Arm => {
+            SiteKind::Match => self.write(site.bytes.clone(), Some(number)),
+            SiteKind::Arm => {
                 site.choices.iter().for_each(|choice| self.push(&format!(" if !{} ", on(choice.mutant))))
             }
-            Kind::GuardedArm => {
+            SiteKind::GuardedArm => {
                 site.choices.iter().for_each(|choice| self.push(&format!("!{} && ", on(choice.mutant))));
                 self.piece(site.bytes.clone(), number);
             }
-            Kind::Field { name, base, is_short } => {
+            SiteKind::Field { name, base, is_short } => {
                 if is_short {
                     self.push(&format!("{name}: "));
                 }
@@ -168,11 +168,15 @@ impl Writer<'_> {
         right: Range<usize>,
     ) {
         // Without writing the operands twice: chains of conditions are long.
-        if let ([choice], "&&" | "||") = (&site.choices[..], operator) {
+        let swapped = match &site.choices[..] {
+            [choice] if operator == "&&" && choice.replacement == "||" => Some((choice, "!=", "")),
+            [choice] if operator == "||" && choice.replacement == "&&" => Some((choice, "==", "!")),
+            _ => None,
+        };
+        if let Some((choice, compared, otherwise)) = swapped {
             let switch = on(choice.mutant);
             self.push("(if ");
             self.piece(left, number);
-            let (compared, otherwise) = if operator == "&&" { ("!=", "") } else { ("==", "!") };
             self.push(&format!(" {compared} {switch} {{ "));
             self.write(right, Some(number));
             self.push(&format!(" }} else {{ {otherwise}{switch} }})"));
