@@ -27,7 +27,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::memory::Memory;
 use crate::mutant::Mutant;
-use crate::order::{SUITES, SuiteKind};
+use crate::order::SuiteKind;
 use crate::suite::{Ended, Suite, Test};
 use crate::tree::Tree;
 
@@ -65,10 +65,13 @@ fn run() -> Result<usize> {
         .iter()
         .map(|(name, program)| (*name, Suite { name, program, folder: tree.folder(), scratch: &scratch }))
         .collect();
-    let tests = look(&suites, &memory, jobs)?;
     let woven: Vec<_> = mutants.iter().enumerate().filter(|(number, _)| !left_out.has(*number)).collect();
     for (kind, at_once) in [(SuiteKind::InProcess, jobs), (SuiteKind::Processes, jobs * 2)] {
-        judge(kind, &woven, &suites, &tests, &memory, at_once)?;
+        let open: Vec<_> = woven.iter().copied().filter(|(_, mutant)| memory.is_open(kind, mutant)).collect();
+        if !open.is_empty() {
+            let tests = look(kind, &suites, &memory, jobs)?;
+            judge(kind, &open, &suites, &tests, &memory, at_once)?;
+        }
     }
     let name = |number: &usize| mutants[*number].name.clone();
     let lines = |numbers: &BTreeSet<usize>| numbers.iter().map(name).collect::<Vec<_>>();
@@ -93,10 +96,11 @@ fn write_lines(path: &Path, lines: &[String]) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Runs every test by itself, but for those of suites that have not changed, and notes which mutants it reaches.
-fn look(suites: &Suites<'_>, memory: &Memory, jobs: usize) -> Result<Vec<Test>> {
+/// Runs every test of a kind by itself, but for those of suites that have not changed, and notes which mutants it
+/// reaches.
+fn look(kind: SuiteKind, suites: &Suites<'_>, memory: &Memory, jobs: usize) -> Result<Vec<Test>> {
     let mut all = Vec::new();
-    for suite in SUITES.iter().filter_map(|name| suites.get(name)) {
+    for suite in kind.suites().iter().filter_map(|name| suites.get(name)) {
         if let Some(tests) = memory.tests(suite.name) {
             all.extend(tests);
             continue;
@@ -118,19 +122,18 @@ fn look(suites: &Suites<'_>, memory: &Memory, jobs: usize) -> Result<Vec<Test>> 
     Ok(all)
 }
 
-/// Judges each mutant that no test is known to notice, by the tests of one kind.
+/// Judges mutants by the tests of one kind.
 fn judge(
     kind: SuiteKind,
-    woven: &[(usize, &Mutant)],
+    open: &[(usize, &Mutant)],
     suites: &Suites<'_>,
     tests: &[Test],
     memory: &Memory,
     jobs: usize,
 ) -> Result<()> {
-    let open: Vec<_> = woven.iter().filter(|(_, mutant)| memory.is_open(kind, mutant)).collect();
     eprintln!("{} mutants meet the tests {}", open.len(), kind.name());
     in_parallel(open.len(), jobs, |index| {
-        let (number, mutant) = *open[index];
+        let (number, mutant) = open[index];
         let order = kind.order(number, tests);
         for batch in &order {
             let Some(suite) = batch.first().and_then(|test| suites.get(test.suite.as_str())) else {
