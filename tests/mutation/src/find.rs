@@ -148,6 +148,9 @@ impl Finder<'_> {
     }
 
     fn body(&mut self, signature: &syn::Signature, block: &syn::Block) {
+        if let (true, Some(first)) = (is_opaque(&signature.output), block.stmts.first()) {
+            self.leave_out((first.span().byte_range().start, Spot::Body));
+        }
         if signature.constness.is_some() {
             self.in_constant(|finder| finder.block(block));
         } else {
@@ -163,6 +166,19 @@ impl Finder<'_> {
         }
         visit::visit_block(self, block);
     }
+}
+
+/// True for `impl Trait`: a value of another type may stand in for the body, and cannot be returned beside it.
+fn is_opaque(output: &syn::ReturnType) -> bool {
+    struct Opaque(bool);
+    impl Visit<'_> for Opaque {
+        fn visit_type_impl_trait(&mut self, _: &syn::TypeImplTrait) {
+            self.0 = true;
+        }
+    }
+    let mut opaque = Opaque(false);
+    opaque.visit_return_type(output);
+    opaque.0
 }
 
 /// True if `let` is among the conditions that `&&` connects: nothing else may connect them.

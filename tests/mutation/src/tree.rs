@@ -45,8 +45,8 @@ impl LeftOut {
     }
 
     fn extend(&mut self, other: Self) {
-        self.unviable.extend(other.unviable);
         self.unswitched.extend(other.unswitched);
+        self.unviable.extend(other.unviable.difference(&self.unswitched));
     }
 }
 

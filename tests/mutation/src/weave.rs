@@ -12,7 +12,8 @@ pub(crate) struct Woven {
     pub(crate) text: String,
     /// What belongs to a mutant: the code that runs while it is chosen, and around it the code that chooses.
     pub(crate) marks: Vec<Mark>,
-    /// Mutants that no switch can choose: where only constants are allowed, and among the conditions of an `if let`.
+    /// Mutants that no switch can choose: where only constants are allowed, among the conditions of an `if let`, and
+    /// where a function returns `impl Trait`.
     pub(crate) left_out: Vec<usize>,
 }
 
