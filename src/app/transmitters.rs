@@ -94,7 +94,7 @@ fn new(
     let clock = clock.unwrap_or_else(|| signal_clock(wanted));
     let watched = HeardStream::new(wanted, Arc::clone(&clock), lasting.state.store.clone(), arriving);
     let heard = watched.as_ref().map(|watched| (clock, Arc::clone(watched.watch())));
-    let work = if StreamKeeper::is_needed(wanted) {
+    let work = if wanted.transmission.needs_upkeep() {
         let shared = StreamShared {
             receiver: Arc::clone(&lasting.receiver),
             store: lasting.state.store.clone(),

@@ -3,7 +3,7 @@
 //! The store is authoritative. Changes by other replicas are read before a request is answered; a change that
 //! finds the store at another revision is planned again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::OwnedMutexGuard;
@@ -88,24 +88,22 @@ impl DirectoryCopy {
     /// Updates the copy from the store.
     pub(super) async fn refresh(&self, turn: &mut DirectoryTurn) -> Result<(), ScimError> {
         let state = &mut *turn.0;
+        if state.is_current && !self.store.is_shared() {
+            return Ok(());
+        }
         for _ in 0..ATTEMPTS {
-            if state.is_current && !self.store.is_shared() {
-                return Ok(());
-            }
             let Some(news) = self.store.directory_news(&self.name, &state.revision).await? else {
                 state.is_current = true;
                 return Ok(());
             };
-            if news.is_whole && news.revision.number < state.revision.number {
+            if has_lost_changes(&news, &state.revision) {
                 self.restore_store(state, news).await?;
                 continue;
             }
             let DirectoryNews { revision, is_whole, entries } = news;
             self.show(is_whole, move || DirectoryChange::parse(entries)).await?;
             (state.revision, state.is_current) = (revision, true);
-            if !self.store.is_shared() {
-                return Ok(());
-            }
+            return Ok(());
         }
         Err(ScimError::unavailable())
     }
@@ -113,11 +111,7 @@ impl DirectoryCopy {
     /// Restores the shared store from the copy after the store was emptied or replaced by an older one.
     async fn restore_store(&self, state: &mut CopyState, news: DirectoryNews) -> Result<(), ScimError> {
         let change = self.read().all();
-        let mut entries = entries(&change)?;
-        let known: std::collections::HashSet<Box<str>> =
-            entries.iter().map(|entry| entry.key.clone()).collect();
-        let strange = news.entries.into_iter().filter(|entry| !known.contains(&entry.key));
-        entries.extend(strange.map(|entry| DirectoryEntry { body: None, ..entry }));
+        let entries = restored(entries(&change)?, news.entries);
         tracing::warn!(
             provider = self.name,
             entries = entries.len(),
@@ -172,10 +166,68 @@ impl DirectoryCopy {
     }
 }
 
+/// Whether the store is at an earlier state than the copy with the revision `known`. At the same number another
+/// replica has restored the store, with its copy.
+fn has_lost_changes(news: &DirectoryNews, known: &DirectoryRevision) -> bool {
+    news.is_whole && news.revision.number < known.number
+}
+
+/// The change that makes a store with the entries `found` equal to a copy with the entries `known`.
+fn restored(mut known: Vec<DirectoryEntry>, found: Vec<DirectoryEntry>) -> Vec<DirectoryEntry> {
+    let keys: HashSet<Box<str>> = known.iter().map(|entry| entry.key.clone()).collect();
+    let strange = found.into_iter().filter(|entry| !keys.contains(&entry.key));
+    known.extend(strange.map(|entry| DirectoryEntry { key: entry.key, body: None }));
+    known
+}
+
 fn entries(change: &DirectoryChange) -> Result<Vec<DirectoryEntry>, ScimError> {
     change.entries().map_err(|error| unreadable(&error))
 }
 
 fn unreadable(error: &serde_json::Error) -> ScimError {
     ScimError::from(StoreError::Failed(format!("cannot read or write a user or group: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Now;
+
+    fn entry(key: &str, body: Option<&str>) -> DirectoryEntry {
+        DirectoryEntry { key: key.into(), body: body.map(Into::into) }
+    }
+
+    #[tokio::test]
+    async fn a_change_gets_the_revision_that_it_was_planned_for() {
+        let directories = ScimDirectories::new(Store::in_memory(Now::at_millis(0)).unwrap());
+        let copy = directories.of("idp");
+        let mut turn = copy.turn().await;
+        for number in 1..=3 {
+            copy.refresh(&mut turn).await.unwrap();
+            assert_eq!(turn.next_revision(), number);
+            assert!(copy.commit(&mut turn, DirectoryChange::default()).await.unwrap());
+            assert_eq!(turn.0.revision.number, number);
+        }
+    }
+
+    #[test]
+    fn only_a_store_at_an_earlier_state_has_lost_changes() {
+        let known = DirectoryRevision { number: 7, token: "a".into() };
+        for (number, is_whole, lost) in
+            [(0, true, true), (6, true, true), (7, true, false), (8, true, false), (6, false, false)]
+        {
+            let revision = DirectoryRevision { number, token: "b".into() };
+            let news = DirectoryNews { revision, is_whole, entries: Vec::new() };
+            assert_eq!(has_lost_changes(&news, &known), lost, "{number} {is_whole}");
+        }
+    }
+
+    #[test]
+    fn a_store_is_restored_to_the_copy_and_to_nothing_else() {
+        let known = vec![entry("user:1", Some("{}")), entry("user:2", Some("{}"))];
+        let found = vec![entry("user:2", Some("old")), entry("user:3", Some("{}"))];
+        let change = restored(known, found);
+        let expected = [entry("user:1", Some("{}")), entry("user:2", Some("{}")), entry("user:3", None)];
+        assert_eq!(change, expected);
+    }
 }

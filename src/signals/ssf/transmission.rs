@@ -23,6 +23,14 @@ pub struct Transmission {
     pub insecure_http: bool,
 }
 
+impl Transmission {
+    /// Whether the gate maintains a stream or polls.
+    #[must_use]
+    pub fn needs_upkeep(&self) -> bool {
+        self.stream.is_some() || matches!(self.delivery, SignalDelivery::Poll(Some(_)))
+    }
+}
+
 /// Which side opens the connections (RFC 8935, RFC 8936).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignalDelivery {
@@ -74,4 +82,31 @@ pub enum StreamAccess {
         /// The requested scopes.
         scopes: Vec<String>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_stream_that_the_gate_makes_or_polls_needs_upkeep() {
+        let stream = || KeptStream {
+            access: StreamAccess::Token(Concealed::new("t".to_owned())),
+            events: Vec::new(),
+            add_subjects: false,
+        };
+        let url = Url::parse("https://idp.example.com/poll", false).unwrap();
+        let by_hand = PollByHand { url, authorization: None };
+        for (delivery, stream, expected) in [
+            (SignalDelivery::Push(None), None, false),
+            (SignalDelivery::Push(Some("https://gate.example.com/".to_owned())), None, false),
+            (SignalDelivery::Push(Some("https://gate.example.com/".to_owned())), Some(stream()), true),
+            (SignalDelivery::Poll(None), None, false),
+            (SignalDelivery::Poll(None), Some(stream()), true),
+            (SignalDelivery::Poll(Some(by_hand)), None, true),
+        ] {
+            let transmission = Transmission { delivery, stream, ..Transmission::default() };
+            assert_eq!(transmission.needs_upkeep(), expected, "{transmission:?}");
+        }
+    }
 }

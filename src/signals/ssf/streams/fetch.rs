@@ -122,17 +122,23 @@ impl Fetcher<'_> {
     }
 
     fn denied(&self, response: &Response<Bytes>, exchange: &mut PollExchange) -> (Duration, String) {
-        let (status, mut wait) = (response.status(), None);
-        match status {
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                wait = retry_after(response.headers(), Timestamp::now());
-            }
+        let status = response.status();
+        if let Some(trouble) = trouble(status) {
             // If the queue is full, the owner already knows of a problem.
-            StatusCode::UNAUTHORIZED => drop(self.trouble.try_send(PollTrouble::Unauthorized)),
-            StatusCode::NOT_FOUND => drop(self.trouble.try_send(PollTrouble::Gone)),
-            _ => {}
+            self.trouble.try_send(trouble).ok();
         }
+        let asks_to_wait = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let wait = asks_to_wait.then(|| retry_after(response.headers(), Timestamp::now())).flatten();
         (exchange.failed(wait), format!("the poll endpoint responded with {status}"))
+    }
+}
+
+/// What a poll endpoint that responds with this status needs from the owner of the stream.
+const fn trouble(status: StatusCode) -> Option<PollTrouble> {
+    match status {
+        StatusCode::UNAUTHORIZED => Some(PollTrouble::Unauthorized),
+        StatusCode::NOT_FOUND => Some(PollTrouble::Gone),
+        _ => None,
     }
 }
 
@@ -149,4 +155,23 @@ fn request(from: &PollAccess, exchange: &PollExchange) -> Result<Request<Bytes>,
         fields.insert(AUTHORIZATION, sensitive(authorization.reveal())?);
     }
     Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_is_told_of_a_rejected_credential_and_of_a_lost_endpoint() {
+        for (status, expected) in [
+            (401, Some(PollTrouble::Unauthorized)),
+            (404, Some(PollTrouble::Gone)),
+            (400, None),
+            (403, None),
+            (429, None),
+            (503, None),
+        ] {
+            assert_eq!(trouble(StatusCode::from_u16(status).unwrap()), expected, "{status}");
+        }
+    }
 }

@@ -4,10 +4,8 @@
 //! stream and polls; the others receive pushed tokens, and take over when the lease expires.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::{Receiver, Settings, SignalDelivery};
@@ -15,12 +13,13 @@ use crate::client::Client;
 use crate::enforce::signals::SignalClock;
 use crate::shutdown::{Phase, Shutdown};
 use crate::state::Store;
-use crate::time::{Monotonic, Now};
+use crate::time::Monotonic;
 
 mod api;
 pub(super) mod description;
 mod fetch;
 mod hearing;
+mod lease;
 mod machine;
 mod metadata;
 pub(super) mod notice;
@@ -37,12 +36,6 @@ pub(super) use hearing::UnaskedState;
 pub(super) use hearing::tests::awaiting;
 pub use notice::StreamNotice;
 use owner::StreamOwner;
-
-/// How long a lease is valid without renewal.
-const LEASE: Duration = Duration::from_secs(5);
-/// How often the lease is renewed or requested; more often where a heartbeat of another replica must be noticed in time.
-const TICK: Duration = Duration::from_secs(1);
-const SHORTEST_TICK: Duration = Duration::from_millis(100);
 
 /// Maintains one transmitter's stream, or only polls a stream that was created manually.
 #[derive(Debug)]
@@ -123,13 +116,6 @@ impl StreamKeeper {
         Self { settings, client, shared, watched }
     }
 
-    /// Whether there is a stream to maintain or poll.
-    #[must_use]
-    pub fn is_needed(settings: &Settings) -> bool {
-        let by_hand = matches!(settings.transmission.delivery, SignalDelivery::Poll(Some(_)));
-        by_hand || settings.transmission.stream.is_some()
-    }
-
     /// Maintains the stream until another gate can take over, then releases the lease.
     pub async fn run(mut self, mut shutdown: Shutdown) {
         let StreamShared { store, holder, .. } = self.shared.clone();
@@ -138,11 +124,10 @@ impl StreamKeeper {
         let end = if store.is_shared() { Phase::Draining } else { Phase::HandedOver };
         let (owner, owned) = watch::channel(!store.is_shared());
         let watch = self.watched.as_ref().map(|watched| Arc::clone(&watched.watch));
-        let heartbeat = self.settings.transmission.heartbeat.unwrap_or(TICK * 2);
-        let tick = (heartbeat / 2).clamp(SHORTEST_TICK, TICK);
+        let tick = lease::renewal_interval(self.settings.transmission.heartbeat);
         tokio::select! {
             () = shutdown.reached(end) => {}
-            () = hold(&store, (&name, &holder, tick), watch, owner) => {}
+            () = lease::hold(&store, (&name, &holder, tick), watch, owner) => {}
             () = Box::pin(self.work(owned)) => {}
         }
         if let Err(error) = store.leave_stream(&name, &holder).await {
@@ -211,32 +196,25 @@ impl StreamKeeper {
     }
 }
 
-/// Renews or requests the lease of the stream, and reads what other replicas reported.
-async fn hold(
-    store: &Store,
-    (name, holder, tick): (&str, &str, Duration),
-    hearing: Option<Arc<StreamHealth>>,
-    owner: watch::Sender<bool>,
-) {
-    let (mut ticks, mut held_at) = (interval(tick), None);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        if !store.is_shared() {
-            continue;
+/// Publishes a value, and wakes who waits for another one only if it is another one.
+fn announce<T: PartialEq>(published: &watch::Sender<T>, value: T) {
+    published.send_if_modified(|published| {
+        let is_news = *published != value;
+        *published = value;
+        is_news
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_another_value_wakes_who_waits() {
+        let (sender, mut receiver) = watch::channel(1);
+        for (value, is_news) in [(1, false), (2, true), (2, false), (1, true)] {
+            announce(&sender, value);
+            assert_eq!((receiver.has_changed().unwrap(), *receiver.borrow_and_update()), (is_news, value));
         }
-        let asked = Monotonic::now();
-        let is_mine = match store.hold_stream(name, holder, LEASE).await {
-            Ok(tenure) => {
-                if let (Some(hearing), Some((text, left))) = (&hearing, &tenure.told) {
-                    hearing.told(text, *left, Now::read());
-                }
-                held_at = tenure.is_mine.then_some(asked);
-                tenure.is_mine
-            }
-            // Until the lease ends, no other replica can have it.
-            Err(_unusable) => held_at.is_some_and(|at| asked.since(at) < LEASE),
-        };
-        owner.send_if_modified(|owner| std::mem::replace(owner, is_mine) != is_mine);
     }
 }

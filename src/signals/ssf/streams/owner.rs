@@ -9,11 +9,11 @@ use tracing::{info, warn};
 use super::api::{StreamApi, random_state};
 use super::description::{KnownStream, StreamStatus, WantedStream};
 use super::fetch::{PollAccess, PollTrouble};
+use super::lease::TICK;
 use super::machine::StreamMachine;
-use super::metadata::named_url;
 use super::steps::{StreamNews, StreamStep, StreamTerms};
-use super::{HeardStream, StreamHealth, TICK};
-use crate::client::{Client, Url};
+use super::{HeardStream, StreamHealth, announce};
+use crate::client::Client;
 use crate::signals::ssf::{KeptStream, Settings, SignalDelivery, StreamAccess};
 use crate::state::Store;
 use crate::time::{Monotonic, Timestamp};
@@ -85,7 +85,13 @@ impl StreamOwner<'_> {
             events: self.stream.events.clone(),
         };
         let fetches_tokens = matches!(self.stream.access, StreamAccess::Client { .. });
-        StreamTerms { heartbeat: transmission.heartbeat, fetches_tokens, wanted }
+        StreamTerms {
+            heartbeat: transmission.heartbeat,
+            fetches_tokens,
+            adds_subjects: self.stream.add_subjects,
+            insecure_http: transmission.insecure_http,
+            wanted,
+        }
     }
 
     /// Waits until a step is due or something arrives.
@@ -173,21 +179,8 @@ impl StreamOwner<'_> {
 
     /// Logs what will not work with the stream as it is.
     fn log_complaints(&self, stream: &KnownStream, machine: &StreamMachine) {
-        let mut complaints = machine.terms().wanted.complaints(stream);
-        let metadata = machine.metadata();
-        if machine.heartbeat().is_some() && metadata.is_some_and(|metadata| metadata.verification.is_none()) {
-            complaints.push(
-                "the transmitter has no verification endpoint, so its heartbeat cannot be confirmed"
-                    .to_owned(),
-            );
-        }
-        if self.stream.add_subjects && metadata.is_some_and(|metadata| metadata.add_subject.is_none()) {
-            complaints.push("the transmitter has no endpoint for adding subjects".to_owned());
-        }
-        if self.is_polled() && self.place(stream).is_none() {
-            complaints.push("the transmitter does not provide a poll endpoint".to_owned());
-        }
-        for complaint in complaints {
+        let complaints = machine.metadata().map(|metadata| machine.terms().complaints(stream, metadata));
+        for complaint in complaints.unwrap_or_default() {
             warn!(
                 transmitter = self.settings.name,
                 stream_id = stream.id,
@@ -197,28 +190,11 @@ impl StreamOwner<'_> {
         }
     }
 
-    fn is_polled(&self) -> bool {
-        matches!(self.settings.transmission.delivery, SignalDelivery::Poll(_))
-    }
-
-    /// The URL at which the stream is polled.
-    fn place(&self, stream: &KnownStream) -> Option<Url> {
-        let Settings { issuer, transmission, .. } = self.settings;
-        stream
-            .endpoint
-            .as_ref()
-            .and_then(|endpoint| named_url(endpoint, issuer, transmission.insecure_http).ok())
-    }
-
     /// Publishes the polling endpoint and its credential.
     fn publish(&self, machine: &StreamMachine, api: &StreamApi<'_>) {
-        let url = machine.stream().filter(|_| self.is_polled()).and_then(|stream| self.place(stream));
+        let url = machine.stream().and_then(|stream| machine.terms().poll_url(stream));
         let access = url.map(|url| PollAccess { url, authorization: api.authorization() });
-        self.access.send_if_modified(|published| {
-            let is_news = *published != access;
-            *published = access;
-            is_news
-        });
+        announce(&self.access, access);
     }
 }
 

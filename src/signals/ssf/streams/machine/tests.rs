@@ -19,9 +19,13 @@ fn wanted() -> WantedStream {
     }
 }
 
-fn machine(heartbeat: Option<u64>) -> StreamMachine {
+fn terms(heartbeat: Option<u64>, fetches_tokens: bool, wanted: WantedStream) -> StreamTerms {
     let heartbeat = heartbeat.map(Duration::from_secs);
-    StreamMachine::new(StreamTerms { heartbeat, fetches_tokens: true, wanted: wanted() }, at(0))
+    StreamTerms { heartbeat, fetches_tokens, adds_subjects: true, insecure_http: false, wanted }
+}
+
+fn machine(heartbeat: Option<u64>) -> StreamMachine {
+    StreamMachine::new(terms(heartbeat, true, wanted()), at(0))
 }
 
 const fn at(second: i64) -> Monotonic {
@@ -313,8 +317,7 @@ fn a_rejected_token_is_replaced_once_and_then_with_pauses() {
         ],
     );
     assert_eq!(machine.failure(), Some("the token endpoint responded with 401 Unauthorized"));
-    let terms = StreamTerms { heartbeat: None, fetches_tokens: false, wanted: wanted() };
-    let mut machine = StreamMachine::new(terms, at(0));
+    let mut machine = StreamMachine::new(terms(None, false, wanted()), at(0));
     play(
         &mut machine,
         vec![
@@ -420,11 +423,8 @@ fn a_transmitter_without_the_delivery_method_is_not_asked_for_it() {
         machine.failure(),
         Some("the transmitter does not support the delivery method urn:ietf:rfc:8935")
     );
-    let secret = StreamTerms {
-        heartbeat: None,
-        fetches_tokens: false,
-        wanted: WantedStream { authorization: Some(Concealed::new("Bearer hush".to_owned())), ..wanted() },
-    };
+    let authorization = Some(Concealed::new("Bearer hush".to_owned()));
+    let secret = terms(None, false, WantedStream { authorization, ..wanted() });
     assert!(!format!("{secret:?}").contains("hush"));
 }
 
