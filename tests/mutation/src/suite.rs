@@ -97,7 +97,7 @@ impl Suite<'_> {
             .arg("--exact")
             .args(tests.iter().map(|test| &test.name))
             .env("WOVEN_CHOSEN", mutant.to_string());
-        self.run(command, patience * 3 + Duration::from_secs(60))
+        self.run(command, patience * 3 + Duration::from_secs(30))
     }
 
     fn command(&self) -> Command {
