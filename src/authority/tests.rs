@@ -775,6 +775,10 @@ async fn a_store_that_fails_changes_nothing() {
     let user = bed.authority.user("ada").unwrap();
     assert_eq!((*user.roles).to_vec(), [Box::from("reader")]);
     assert_eq!(user.role_version, 2, "the event may have come through, and tokens must be newer than it");
+    let wanted = provided::wanted("ada", "", &["writer"], true);
+    assert!(matches!(bed.authority.provide(vec![wanted]).await, Err(Refused::Store(_))));
+    let user = bed.authority.user("ada").unwrap();
+    assert_eq!(((*user.roles).to_vec(), user.role_version), (vec![Box::from("reader")], 3));
     assert!(bed.accepts(&token) && bed.token(&client).await.is_ok());
     assert_eq!(bed.store.transact(rows::intents).await.unwrap(), []);
 }
@@ -802,3 +806,4 @@ fn paths_and_metadata_follow_the_issuer() {
 }
 
 mod boundaries;
+mod provided;

@@ -25,20 +25,29 @@ pub(super) fn within_limits(
     if field_count(head) > limits.headers {
         return Err(GateRefusal::TOO_MANY_FIELDS);
     }
-    if head.version == Version::HTTP_2 && list_size(head) > limits.header_bytes {
-        return Err(GateRefusal::LIST_TOO_LARGE);
-    }
-    if head.version == Version::HTTP_2 && head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Err(GateRefusal::BAD_LENGTH);
-    }
-    // The one byte that `http` accepts in names but RFC 9110 §5.1 does not.
-    if head.version == Version::HTTP_2 && head.headers.keys().any(|name| name.as_str().contains('"')) {
-        return Err(GateRefusal::BAD_NAME);
-    }
+    check_list(head, limits.header_bytes)?;
     if limits.body_bytes.is_some_and(|most| body.size_hint().lower() > most) {
         return Err(GateRefusal::BODY_TOO_LARGE);
     }
     host(head).ok_or(GateRefusal::BAD_HOST)
+}
+
+/// Checks a header list of HTTP/2 for what the parser of HTTP/1.1 heads checks itself.
+fn check_list(head: &Head, header_bytes: usize) -> Result<(), GateRefusal> {
+    if head.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    if list_size(head) > header_bytes {
+        return Err(GateRefusal::LIST_TOO_LARGE);
+    }
+    if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(GateRefusal::BAD_LENGTH);
+    }
+    // The one byte that `http` accepts in names but RFC 9110 §5.1 does not.
+    if head.headers.keys().any(|name| name.as_str().contains('"')) {
+        return Err(GateRefusal::BAD_NAME);
+    }
+    Ok(())
 }
 
 /// The number of fields as in HTTP/1.1, where the pieces of a cookie are one field (RFC 9113 §8.2.3).
@@ -155,5 +164,23 @@ mod tests {
         ] {
             assert_eq!(list_size(&head(Version::HTTP_2, target, fields)), size, "{target} {fields:?}");
         }
+    }
+
+    #[test]
+    fn a_header_list_of_http2_has_a_size_one_length_and_names_that_are_tokens() {
+        for (fields, bytes, expected) in [
+            (&[][..], 124, Ok(())),
+            (&[], 123, Err(GateRefusal::LIST_TOO_LARGE)),
+            (&[("content-length", "1")], 1000, Ok(())),
+            (&[("content-length", "1"), ("content-length", "1")], 1000, Err(GateRefusal::BAD_LENGTH)),
+            (&[("x-a", "\"")], 1000, Ok(())),
+        ] {
+            let checked = check_list(&head(Version::HTTP_2, "/", fields), bytes);
+            assert_eq!(checked, expected, "{fields:?} {bytes}");
+            assert_eq!(check_list(&head(Version::HTTP_11, "/", fields), bytes), Ok(()), "{fields:?} {bytes}");
+        }
+        let mut quoted = head(Version::HTTP_2, "/", &[]);
+        quoted.headers.append(HeaderName::from_lowercase(b"a\"b").unwrap(), HeaderValue::from_static("1"));
+        assert_eq!(check_list(&quoted, 1000), Err(GateRefusal::BAD_NAME));
     }
 }

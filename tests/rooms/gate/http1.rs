@@ -88,6 +88,18 @@ fn a_refusal_reaches_a_client_that_sends_more_than_is_read() {
 }
 
 #[test]
+fn a_connection_that_ends_with_bytes_unread_is_closed_and_not_reset() {
+    let bed = Bed::start(|_| {});
+    let mut client = bed.connect();
+    let head = "POST /deals HTTP/1.1\r\nHost: gate\r\nContent-Length: 4000000\r\n\r\n";
+    // At once, and more than the gate reads at once.
+    client.send([head.as_bytes(), &[b'x'; 200_000]].concat()).unwrap();
+    assert_eq!(client.answer().unwrap().status(), 401);
+    assert_eq!(client.some().unwrap(), b"", "an end, and no error");
+    assert!(bed.upstream.is_untouched());
+}
+
+#[test]
 fn requests_sent_at_once_are_answered_in_order() {
     let bed = Bed::start(|_| {});
     let mut client = bed.connect();

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail where they stand")]
 
 mod bed;
+mod cors;
 mod drain;
 mod http1;
 mod http2;
