@@ -139,7 +139,12 @@ fn judge(
             let Some(suite) = batch.first().and_then(|test| suites.get(test.suite.as_str())) else {
                 continue;
             };
-            let noticed = match suite.judge(batch, number)? {
+            let mut ended = suite.judge(batch, number)?;
+            if kind == SuiteKind::Processes && ended != Ended::Passed {
+                // On a machine that is as busy as this makes it, such a test may fail by itself: it has to fail twice.
+                ended = suite.judge(batch, number)?;
+            }
+            let noticed = match ended {
                 Ended::Passed => continue,
                 Ended::Failed(test) => format!("{} {test}", suite.name),
                 Ended::TimedOut => format!("{} in time: {} waited", suite.name, batch[0].name),
