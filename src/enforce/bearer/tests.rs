@@ -212,3 +212,20 @@ fn a_token_never_shows_in_debug_output() {
     let token = BearerToken::new(b"secret").expect("a token");
     assert_eq!(format!("{token:?}"), "BearerToken(…)");
 }
+
+#[test]
+fn a_text_is_a_token_up_to_its_longest_form_padding_included() {
+    let a = |length: usize| "a".repeat(length);
+    for (text, is_token) in [
+        (String::new(), false),
+        ("=".to_owned(), false),
+        (a(1), true),
+        (a(MAX_LENGTH), true),
+        (a(MAX_LENGTH + 1), false),
+        (format!("{}=", a(MAX_LENGTH - 1)), true),
+        (format!("{}=", a(MAX_LENGTH)), false),
+        (format!("a{}", "=".repeat(MAX_LENGTH)), false),
+    ] {
+        assert_eq!(BearerToken::new(text.as_bytes()).is_ok(), is_token, "{} bytes", text.len());
+    }
+}
