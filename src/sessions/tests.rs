@@ -225,6 +225,22 @@ fn sessions_leave_when_they_are_idle_or_their_tokens_are_dead() {
 }
 
 #[test]
+fn another_leeway_is_in_force_for_what_is_in_use() {
+    let sessions = Sessions::new(Settings { idle_timeouts: None.into(), ..settings(100) });
+    let token = Token::new("t", 0);
+    assert!(token.use_at(&sessions, at(HOUR)));
+    let count = |now| {
+        let mut count = 0;
+        sessions.each_in_use(now, |_| count += 1);
+        count
+    };
+    let (expired, later) = (at(HOUR + 30_000), at(HOUR + 40_000));
+    assert_eq!((count(expired), count(later)), (1, 0), "30 s after the end of the token");
+    assert!(!sessions.reconfigure(&None.into(), Duration::from_secs(40), expired));
+    assert_eq!(count(later), 1);
+}
+
+#[test]
 fn what_is_in_use_stays_in_the_table_and_what_leaves_it_stays_idle() {
     let (sessions, tokens) = (sessions(100), ["busy", "idle"].map(|name| Token::new(name, 0)));
     let [busy, idle] = &tokens;

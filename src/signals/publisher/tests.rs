@@ -151,6 +151,18 @@ async fn a_token_counts_for_the_first_signal_that_ends_it_and_for_no_repetition(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_may_be_of_the_newest_role_version_is_ended_by_what_follows() {
+    let scene = Scene::new().await;
+    scene.use_token("t", "ada", "s", 10);
+    let ((changed, end), issuer) = (scene.at(5), &scene.issuer);
+    let change = Event::subject(EventKind::RoleChanged, issuer, "ada", changed, end);
+    scene.publish(vec![Event { role_version: Some(7), ..change }], Vec::new()).await;
+    assert_eq!(scene.told(1).await, [("role-changed", "yes", 1)], "a session does not know the version");
+    scene.publish(vec![scene.named(SubjectKind::Subject, "ada")], Vec::new()).await;
+    assert_eq!(scene.told(2).await, [("subject-revoked", "yes", 1), ("role-changed", "yes", 1)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_has_no_meaning_is_told_as_such() {
     let scene = Scene::new().await;
     scene.use_token("t", "ada", "s", 10);

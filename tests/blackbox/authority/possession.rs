@@ -48,6 +48,9 @@ fn a_proof_at_the_token_endpoint_binds_the_token_to_its_key() {
     assert_eq!(answer["token_type"], "Bearer");
     assert_eq!(part(answer["access_token"].as_str().unwrap(), 1).get("cnf"), None);
     let proof = |uri: &str| key.proof("POST", uri, None);
+    // A minute, and the leeway of thirty seconds.
+    let old = proof(&url).claim("iat", now() - 70).build();
+    assert_eq!(ask(&stage, &app, &[&old], None).status(), 200, "as old as clocks may differ");
     let second = proof(&url).build();
     let mut private = key.bare_jwk();
     private["d"] = json!("AAAA");

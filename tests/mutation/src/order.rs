@@ -8,9 +8,9 @@ use crate::suite::Test;
 const BATCH: Duration = Duration::from_secs(2);
 const MOST: Duration = Duration::from_secs(15);
 
-/// So many tests of processes run at once, and so many at most.
+/// So many tests of processes run at once, and so much of a suite at most, counted one after another.
 const PROCESS_BATCH: usize = 4;
-const MOST_PROCESS_TESTS: usize = 40;
+const MOST_OF_PROCESSES: Duration = Duration::from_secs(60);
 
 /// The suites whose tests judge, quickest first.
 pub(crate) const SUITES: [&str; 5] = ["lib", "rooms", "simulation", "blackbox", "fleet"];
@@ -40,18 +40,24 @@ impl SuiteKind {
         }
     }
 
-    /// The tests that reach a mutant, in batches. Those that reach the fewest come first: they were written for it.
+    /// The tests that reach a mutant, in batches. Those that reach the fewest come first: they were written for it. Of
+    /// the tests of processes, some take a minute, so what they cost counts as much.
     #[must_use]
     pub(crate) fn order(self, mutant: usize, tests: &[Test]) -> Vec<Vec<&Test>> {
         let mut batches = Vec::new();
         for suite in self.suites() {
             let mut some: Vec<_> =
                 tests.iter().filter(|test| test.suite == *suite && test.reached.contains(&mutant)).collect();
-            some.sort_by_key(|test| test.reached.len());
             if self == Self::Processes {
-                some.truncate(MOST_PROCESS_TESTS);
+                some.sort_by_key(|test| test.took.as_millis() * test.reached.len() as u128);
+                let mut all = Duration::ZERO;
+                some.retain(|test| {
+                    all += test.took;
+                    all == test.took || all <= MOST_OF_PROCESSES
+                });
                 batches.extend(some.chunks(PROCESS_BATCH).map(<[_]>::to_vec));
             } else {
+                some.sort_by_key(|test| test.reached.len());
                 batches.extend(in_time(&some));
             }
         }
