@@ -6,7 +6,7 @@ use crate::suite::Test;
 
 /// So much of the tests in one process runs at once, and so much of a suite at most.
 const BATCH: Duration = Duration::from_secs(2);
-const MOST: Duration = Duration::from_secs(15);
+const MOST: Duration = Duration::from_secs(120);
 
 /// So many tests of processes run at once, and so much of a suite at most, counted one after another.
 const PROCESS_BATCH: usize = 4;
