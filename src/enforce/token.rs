@@ -197,7 +197,7 @@ impl VerifiedToken {
         let headers: usize = self.identity.sent.iter().map(|(_, value)| header + value.len()).sum();
         let omitted = self.identity.omitted.as_ref().map_or(0, |names| names.len());
         let names = self.facts.names.as_ref().map_or(0, |names| names.size());
-        size_of::<Self>() + texts + words + headers + omitted + names + self.met.size()
+        [size_of::<Self>(), texts, words, headers, omitted, names, self.met.size()].iter().sum()
     }
 
     /// Its session, if it was used: the one kept with the token, or, if it is missing or has left the

@@ -223,6 +223,22 @@ mod tests {
     }
 
     #[test]
+    fn only_public_keys_with_the_same_bytes_and_algorithms_are_the_same() {
+        let specimens = specimens();
+        for (number, one) in specimens.iter().enumerate() {
+            for (other_number, other) in specimens.iter().enumerate() {
+                let is_public = !matches!(one.key.verifiers[0].1, KeyVerifier::Secret(_));
+                let expected = number == other_number && is_public;
+                assert_eq!(one.key.same_as(&other.key), expected, "{number} {other_number}");
+            }
+        }
+        let rsa = &specimens[0].key;
+        let KeyVerifier::Public(bytes) = &rsa.verifiers[0].1 else { panic!("a public key") };
+        let fewer = VerificationKey::public(None, &[Algorithm::RS256], bytes.as_ref()).unwrap();
+        assert!(!rsa.same_as(&fewer) && !fewer.same_as(rsa) && fewer.same_as(&fewer));
+    }
+
+    #[test]
     fn a_signature_proves_its_message_its_key_and_its_algorithm_only() {
         let specimens = specimens();
         let mut made_with = Vec::new();

@@ -178,6 +178,15 @@ mod tests {
     }
 
     #[test]
+    fn rules_of_a_key_combine_to_the_later_revocation() {
+        let of = |millis| KeyRule::default().revoked(ms(millis));
+        for (one, other) in [(of(1_000), of(2_000)), (of(2_000), of(1_000)), (KeyRule::default(), of(2_000))]
+        {
+            assert_eq!(one.and(other), of(2_000));
+        }
+    }
+
+    #[test]
     fn a_token_issued_within_the_second_of_the_event_is_refused() {
         for (event, issued_at, ended) in [
             (1_000_700, 1_000_000, true),

@@ -332,3 +332,25 @@ pub struct UsageRow {
     /// When the last of them was sent.
     pub last_used_at: Timestamp,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_undoes_an_event_names_it_and_says_nothing_else_of_it() {
+        let (at, end) = (Timestamp::from_secs(100), Timestamp::from_secs(900));
+        let event = Event::subject(EventKind::RoleChanged, &"https://a/".into(), "ada", at, end);
+        let event =
+            Event { role_version: Some(7), origin: Some(EventOrigin::signal("idp", "s1", "t", at)), ..event };
+        let undoing = event.undoing(Timestamp::from_secs(200));
+        let expected = Event {
+            kind: EventKind::Undone,
+            at: Timestamp::from_secs(200),
+            role_version: None,
+            origin: None,
+            ..event
+        };
+        assert_eq!(undoing, expected);
+    }
+}

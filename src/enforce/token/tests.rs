@@ -71,6 +71,10 @@ fn a_token_takes_the_memory_of_each_text_it_holds() {
         assert_eq!(token.size(), fixed + expected, "{changes}");
         assert_eq!(token.lifetime(), Duration::from_secs(610));
     }
+    let named = TestRequest::new(&gate, "/x").token(&token(&payload(json!({"sid": "s1"})))).decide().token;
+    let named = named.expect("a token");
+    let names = named.facts.names.as_ref().expect("the name of its log-in session").size();
+    assert_eq!(named.size(), fixed + usual + names);
 }
 
 #[test]

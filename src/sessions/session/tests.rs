@@ -16,7 +16,11 @@ const fn monotonic_at(millis: i64) -> Monotonic {
 
 /// A token of one hour that was issued at zero, with its last use, which is saved.
 fn session(used: i64) -> Session {
-    let row = SessionRow {
+    Session::from_row(&row(used), &SessionNames::new(), monotonic_at(used))
+}
+
+fn row(used: i64) -> SessionRow {
+    SessionRow {
         token: TokenKey(Key::from_bytes([7; 16])),
         issuer: "https://a/".into(),
         subject: None,
@@ -27,8 +31,7 @@ fn session(used: i64) -> Session {
         last_used_monotonic: monotonic_at(used),
         expires_at: ms(HOUR),
         names: None,
-    };
-    Session::from_row(&row, &SessionNames::new(), monotonic_at(used))
+    }
 }
 
 fn limits() -> SessionLimits {
@@ -87,6 +90,26 @@ fn the_first_use_since_a_session_was_saved_is_told_once() {
     assert!(session.mark_unsaved());
     assert!(!session.mark_unsaved());
     assert_eq!(use_at(10_000), UseResult::Again, "it waits to be saved");
+}
+
+#[test]
+fn a_use_is_judged_by_the_last_one_and_not_by_the_issue() {
+    let used = session(30_000);
+    assert_eq!(used.use_at(&case(90_000), &limits()), UseResult::First(IDLE));
+    assert_eq!(used.use_at(&case(150_001), &limits()), UseResult::Idle);
+}
+
+#[test]
+fn a_session_owns_the_name_of_its_client_and_the_names_of_its_token() {
+    let names = crate::identity::TokenNames::new("https://a/", None, Vec::new(), Some("s1")).map(Arc::new);
+    let size = names.as_ref().unwrap().size();
+    let of = |client: Option<&str>, names| {
+        let row = SessionRow { client: client.map(Into::into), names, ..row(0) };
+        Session::from_row(&row, &SessionNames::new(), monotonic_at(0)).heap_size()
+    };
+    assert_eq!(of(None, None), 0);
+    assert_eq!(of(Some("app"), None), 3);
+    assert_eq!(of(Some("app"), names), 3 + SHARED + size);
 }
 
 #[test]
