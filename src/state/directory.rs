@@ -176,6 +176,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn all_directories_are_copied_with_all_their_documents() {
+        let store = Store::in_memory(Now::at_millis(0)).unwrap();
+        for (name, key) in [("b", "x"), ("a", "z"), ("a", "y")] {
+            let known = store.directory_news(name, &at(0)).await.unwrap().map_or(at(0), |news| news.revision);
+            store.change_directory(name, &known, vec![entry(key, Some(name))], 0).await.unwrap().unwrap();
+        }
+        let copied = store.transact(|db| all(db)).await.unwrap();
+        let copied: Vec<_> =
+            copied.into_iter().map(|line| (line.name, line.revision, line.entries)).collect();
+        let document = |key: &str, body: &str| (key.to_owned(), body.to_owned());
+        let of_a = vec![document("y", "a"), document("z", "a")];
+        assert_eq!(copied, [("a".to_owned(), 2, of_a), ("b".to_owned(), 1, vec![document("x", "b")])]);
+    }
+
+    #[tokio::test]
     async fn a_directory_changes_only_from_the_revision_it_has_and_survives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");

@@ -183,6 +183,19 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_is_known_when_adopting_it_would_change_nothing() {
+        let database = schema::in_memory(Now::at_millis(100_000)).unwrap();
+        let (db, lost) = (&database.connection, &mut Lost::new());
+        let known = |entry: &LogEntry| is_known(db, entry).unwrap();
+        assert!(!known(&at(5, "a")));
+        assert!(known(&undoing(6, "a")), "there is nothing to undo");
+        adopt(db, &at(5, "a"), 0, lost).unwrap();
+        assert!(known(&at(5, "a")) && !known(&undoing(6, "a")) && !known(&at(7, "b")));
+        adopt(db, &undoing(6, "a"), 0, lost).unwrap();
+        assert!(known(&undoing(6, "a")));
+    }
+
+    #[test]
     fn what_was_lost_and_came_again_has_its_new_place_everywhere() {
         let database = schema::in_memory(Now::at_millis(100_000)).unwrap();
         let (db, none) = (&database.connection, &mut Lost::new());

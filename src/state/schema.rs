@@ -297,6 +297,18 @@ mod tests {
 
     const NOW: Now = Now::at_millis(5_000);
 
+    #[tokio::test]
+    async fn a_file_is_in_use_while_a_process_has_it_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate.db");
+        assert!(!is_in_use(&path), "there is none yet");
+        let store = Store::open(&path, NOW).unwrap();
+        assert!(is_in_use(&path));
+        store.close().await;
+        drop(store);
+        testkit::eventually_async("the file is free", || (!is_in_use(&path)).then_some(())).await;
+    }
+
     #[test]
     fn a_store_is_created_once_and_says_when() {
         let folder = tempfile::tempdir().unwrap();
