@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_a_key_combine_to_the_later_revocation() {
+    fn two_rules_of_a_key_say_the_later_revocation() {
         let of = |millis| KeyRule::default().revoked(ms(millis));
         for (one, other) in [(of(1_000), of(2_000)), (of(2_000), of(1_000)), (KeyRule::default(), of(2_000))]
         {

@@ -182,7 +182,7 @@ mod tests {
             let known = store.directory_news(name, &at(0)).await.unwrap().map_or(at(0), |news| news.revision);
             store.change_directory(name, &known, vec![entry(key, Some(name))], 0).await.unwrap().unwrap();
         }
-        let copied = store.transact(|db| all(db)).await.unwrap();
+        let copied = store.transact(all).await.unwrap();
         let copied: Vec<_> =
             copied.into_iter().map(|line| (line.name, line.revision, line.entries)).collect();
         let document = |key: &str, body: &str| (key.to_owned(), body.to_owned());
