@@ -330,6 +330,20 @@ mod tests {
     }
 
     #[test]
+    fn a_protocol_is_quoted_unless_it_is_a_token() {
+        for (proto, expected) in [
+            ("https", "https"),
+            ("h2+c-1.0", "h2+c-1.0"),
+            ("", "\"\""),
+            ("a b", "\"a b\""),
+            ("a\"", "\"a\\\"\""),
+        ] {
+            let written = written(|out| write_host_and_proto(out, b"h", proto.as_bytes()));
+            assert_eq!(written, format!(";host=\"h\";proto={expected}"));
+        }
+    }
+
+    #[test]
     fn quotes_and_backslashes_are_escaped_wherever_they_are() {
         for text in ["", "a", "\"", "\\", "a\"", "\"a", "a\\b", "\\\"\"", "\"a\\b\"c\\"] {
             let escaped: String = text.chars().fold(String::new(), |mut all, char| {
