@@ -301,7 +301,7 @@ mod tests {
     async fn a_file_is_in_use_while_a_process_has_it_open() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gate.db");
-        assert!(!is_in_use(&path), "there is none yet");
+        assert!(!is_in_use(&path), "the file does not exist yet");
         let store = Store::open(&path, NOW).unwrap();
         assert!(is_in_use(&path));
         store.close().await;

@@ -168,7 +168,7 @@ impl Finder<'_> {
     }
 }
 
-/// True for `impl Trait`: a value of another type may stand in for the body, and cannot be returned beside it.
+/// True for `impl Trait`: a mutant may return another type than the body does, and one function cannot return both.
 fn is_opaque(output: &syn::ReturnType) -> bool {
     struct Opaque(bool);
     impl Visit<'_> for Opaque {
