@@ -112,10 +112,13 @@ impl Reader {
 
     /// Replaces the ports on the page with those of this test.
     fn own(&self, text: &str) -> String {
-        let replace = |text: String, (printed, port): &(&str, ClaimedPort)| {
-            text.replace(printed, &port.number().to_string())
+        // One pass over whole numbers: a port of this test may have the digits of a printed one.
+        let own = |word: &str| {
+            let port = self.ports.iter().find(|(printed, _)| word == *printed);
+            port.map_or_else(|| word.to_owned(), |(_, port)| port.number().to_string())
         };
-        self.ports.iter().fold(text.to_owned(), replace)
+        let words = text.as_bytes().chunk_by(|one, other| one.is_ascii_digit() == other.is_ascii_digit());
+        words.map(|word| own(std::str::from_utf8(word).unwrap())).collect()
     }
 
     fn filled_in(&self, command: &str) -> String {
