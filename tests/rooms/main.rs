@@ -14,3 +14,4 @@ mod ops;
 mod secrecy;
 mod ssf;
 mod state;
+mod transfer;

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::entry::LogEntry;
 use super::fault::RedisFault;
 use super::keys::VERSION;
-use super::log::{Beat, EntryPosition, PAGE};
+use super::log::{Beat, EntryPosition};
 use super::supervise::random_id;
 use super::{RESPONSE_TIMEOUT, RedisTerms, Settings, SharedStore, lock, prepare, removed};
 use crate::metrics::Metrics;
@@ -31,6 +31,8 @@ const BATCH: usize = 500;
 /// The origin's field with the identity of the store that was imported first. Fields with this prefix contain the revisions
 /// of directories after the last import.
 const IMPORTED: &str = "imported";
+/// The origin's field with the latest beginning of the other imported stores, in milliseconds.
+const YOUNGEST: &str = "imported_youngest";
 
 fn refused(why: impl std::fmt::Display) -> OpenError {
     OpenError::Refused(why.to_string())
@@ -128,18 +130,13 @@ impl SharedStore {
 
     /// Reads the whole log into the local copy.
     async fn read_log(&self, beat: &Beat) -> Result<(), RedisFault> {
-        let (created_at, id) = (beat.created_at, beat.id.clone());
-        self.set_position(EntryPosition { id, created_at, said: created_at, ..EntryPosition::default() });
+        self.set_position(EntryPosition { id: beat.id.clone(), ..EntryPosition::default() });
         let lane = self.log_lane()?;
         loop {
             let page = self.read(&lane, self.position().last).await?;
             let Some(last) = page.last().map(|entry| entry.sequence) else { return Ok(()) };
-            let is_last = page.len() < PAGE;
             self.adopt(page).await?;
             self.advance(last);
-            if is_last {
-                return Ok(());
-            }
         }
     }
 
@@ -244,7 +241,11 @@ impl SharedStore {
         known: Timestamp,
         imported: Option<&str>,
     ) -> Result<Timestamp, RedisFault> {
-        let beginning = copy.beginning(known, imported);
+        let youngest = copy.youngest_other(imported, self.origin(YOUNGEST).await?.as_deref());
+        if let Some(youngest) = youngest {
+            self.set_origin(YOUNGEST, &youngest.as_millis().to_string()).await?;
+        }
+        let beginning = copy.beginning(known, imported, youngest);
         let mut retentions: Vec<String> =
             copy.forgotten.iter().map(|line| format!("{}:0", line.retention)).collect();
         retentions.dedup();

@@ -164,8 +164,8 @@ impl StateSource {
                 lines.put(&TransferLine::Session(SessionLine::of(row, now)))?;
             }
             match page.last() {
-                Some(last) if page.len() == CHUNK => after = Some(last.token),
-                _ => return Ok(()),
+                Some(last) => after = Some(last.token),
+                None => return Ok(()),
             }
         }
     }
@@ -173,10 +173,11 @@ impl StateSource {
 
 type EntryPage = (Vec<redis::entry::LogEntry>, Option<u64>);
 
-/// Returns the entries after a place, each with the identity of the event it undoes, and where the next page begins.
+/// Returns the entries after a place, each with the identity of the event it undoes, and the place of the last event that
+/// was read; `None` after the end.
 fn entries(db: &Connection, after: u64) -> rusqlite::Result<EntryPage> {
     let stored = rows::events(db, after, CHUNK)?;
-    let next = stored.last().filter(|_| stored.len() == CHUNK).map(|last| last.sequence);
+    let next = stored.last().map(|last| last.sequence);
     let found = stored.iter().map(|stored| mirror::entry(db, stored.sequence));
     let found = found.collect::<rusqlite::Result<Vec<_>>>()?;
     Ok((found.into_iter().flatten().collect(), next))

@@ -21,6 +21,8 @@ use crate::time::{Now, Timestamp};
 /// The name under which the identity of an imported store is kept, in the table of key sets; no issuer has it. Names with
 /// this prefix contain the revisions of directories after the last import.
 const IMPORTED: (&str, &str) = ("state/imported", "state");
+/// The name of the latest beginning of the other imported stores, in milliseconds.
+const YOUNGEST: (&str, &str) = ("state/youngest", "state");
 
 /// The store to import into.
 #[derive(Debug)]
@@ -44,16 +46,33 @@ pub async fn import(copy: &StateCopy, to: ImportingStore<'_>) -> Result<ImportRe
 }
 
 impl StateCopy {
+    /// Returns the latest beginning of all imported stores except the first: `imported` is the identity of that one, and
+    /// `noted` the result of the imports before this one.
+    pub(in crate::state) fn youngest_other(
+        &self,
+        imported: Option<&str>,
+        noted: Option<&str>,
+    ) -> Option<Timestamp> {
+        let noted = noted.and_then(|millis| millis.parse().ok());
+        let own = imported.filter(|first| *first != self.header.identity).map(|_| self.header.not_before);
+        noted.max(own).map(Timestamp::from_millis)
+    }
+
     /// Returns since when the store knows everything once it has this copy, if it knew everything since
     /// `known`. The first imported source may move that back: no other store knew more. Each of several sources
-    /// may have received events that the others did not, so the latest of their beginnings counts; and a source
-    /// that was in use may know more than its copy.
-    pub(in crate::state) fn beginning(&self, known: Timestamp, imported: Option<&str>) -> Timestamp {
+    /// may have received events that the others did not, so the latest of their beginnings counts, that of the
+    /// `youngest` other one included; and a source that was in use may know more than its copy.
+    pub(in crate::state) fn beginning(
+        &self,
+        known: Timestamp,
+        imported: Option<&str>,
+        youngest: Option<Timestamp>,
+    ) -> Timestamp {
         let copied = Timestamp::from_millis(self.header.not_before);
         match imported {
             Some(other) if other != self.header.identity => known.max(copied),
             _ if self.header.in_use => known,
-            _ => known.min(copied),
+            _ => known.min(youngest.map_or(copied, |youngest| copied.max(youngest))),
         }
     }
 }
@@ -120,7 +139,11 @@ async fn add(
         .await?;
     let is_of_same = imported.as_deref() == Some(&copy.header.identity);
     report.kept_directories = add_directories(copy, store, is_of_same).await?;
-    let beginning = copy.beginning(store.not_before(), imported.as_deref());
+    let youngest = copy.youngest_other(imported.as_deref(), mark(store, YOUNGEST).await?.as_deref());
+    if let Some(youngest) = youngest {
+        store.save_key_set(YOUNGEST, youngest.as_millis().to_string().as_bytes(), now).await?;
+    }
+    let beginning = copy.beginning(store.not_before(), imported.as_deref(), youngest);
     store.writer.run(move |db| rows::set_not_before(db, beginning)).await?;
     report.not_before = beginning;
     report.keeps_beginning = copy.header.in_use;
