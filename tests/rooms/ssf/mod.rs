@@ -20,6 +20,7 @@ use testkit::tokens::{Signer, compact};
 mod examples;
 mod hostile;
 mod push;
+mod streams;
 mod subjects;
 
 /// The second at which signals arrive.
