@@ -421,12 +421,16 @@ async fn signals_are_polled_until_acknowledged_with_a_credential_that_is_renewed
 async fn a_poll_endpoint_that_fails_is_reported_once_and_one_that_is_gone_ends_the_stream() {
     on_one_thread(async |said| {
         let (transmitter, store) = (SignalTransmitter::start(), store());
-        transmitter.state().hold = Duration::from_millis(20);
         let keeper = Keeper::start(&transmitter, &store, polled(&transmitter)).await;
         fetched(&transmitter).await;
         assert!(said.lines("polling for signals works again").is_empty(), "it never failed");
         let polls = || transmitter.calls("POST", "/poll").len();
-        transmitter.lie("/poll", Lie::Status("500 Internal Server Error", String::new()));
+        // The poll that is under way brings a signal; the next one, which acknowledges it, fails.
+        let fails = |status| {
+            transmitter.lie("/poll", Lie::Status(status, String::new()));
+            transmitter.offer(transmitter.session_revoked(ISSUER, "bob"));
+        };
+        fails("500 Internal Server Error");
         let failed = said.wait_for("cannot poll for signals").await;
         assert_eq!(failed["why"], "the poll endpoint responded with 500 Internal Server Error");
         assert_eq!(failed["transmitter"], "t");
@@ -436,7 +440,7 @@ async fn a_poll_endpoint_that_fails_is_reported_once_and_one_that_is_gone_ends_t
         said.wait_for("polling for signals works again").await;
         assert_eq!(said.lines("cannot poll for signals").len(), 1, "for the same reason");
 
-        transmitter.lie("/poll", Lie::Status("404 Not Found", String::new()));
+        fails("404 Not Found");
         said.wait_for("the transmitter no longer has the stream").await;
         called(&transmitter, "GET", "/streams", 2).await;
         keeper.stop().await;
@@ -530,7 +534,7 @@ async fn one_of_two_processes_maintains_the_stream_and_the_other_passes_subjects
     on_one_thread(async |said| {
         let (transmitter, server) = (SignalTransmitter::start(), RedisServer::start());
         let (one, two) = (shared_store(&server).await, shared_store(&server).await);
-        let mut transmission = pushed(&transmitter, HOUR);
+        let mut transmission = pushed(&transmitter, Duration::from_millis(200));
         transmission.stream.as_mut().unwrap().add_subjects = true;
         let owns = "this gate maintains the stream of the transmitter";
         let first = Keeper::start(&transmitter, &one, transmission.clone()).await;
