@@ -376,8 +376,11 @@ async fn a_stream_that_is_paused_as_far_as_its_status_says_stays_stale_whatever_
         let is_suspended = || keeper.clock.is_suspended().then_some(());
         eventually_async("the status is read", is_suspended).await;
         let state = states(&transmitter).pop().unwrap();
-        assert_eq!(keeper.hear(&transmitter.verification(Some(&state))).await, Ok(()));
-        assert!(!keeper.clock.is_suspended());
+        assert_eq!(
+            keeper.hear(&transmitter.verification(Some(&state))).await,
+            Ok(()),
+            "it ends the suspension"
+        );
         eventually_async("the status is read again", is_suspended).await;
         keeper.stop().await;
     })
@@ -407,7 +410,7 @@ async fn signals_are_polled_until_acknowledged_with_a_credential_that_is_renewed
         assert_eq!(transmitter.calls("POST", "/token").len(), 1);
         transmitter.revoke_tokens();
         fetched(&transmitter).await;
-        assert_eq!(transmitter.calls("POST", "/token").len(), 2);
+        assert!(transmitter.calls("POST", "/token").len() > 1, "another one");
         said.wait_for("polling for signals works again").await;
         let [failed] = &*said.lines("cannot poll for signals") else { panic!("one failure") };
         assert_eq!(failed["why"], "the poll endpoint responded with 401 Unauthorized");
@@ -541,6 +544,15 @@ async fn one_of_two_processes_maintains_the_stream_and_the_other_passes_subjects
         said.wait_for(owns).await;
         let holder: String = server.ask(&["GET", OWNER]);
         assert_eq!(holder.len(), 32);
+        // The other one has credentials of its own, by which its calls are told apart.
+        let StreamAccess::Client { id, .. } = &mut transmission.stream.as_mut().unwrap().access else {
+            panic!("a client")
+        };
+        "other".clone_into(id);
+        let others = || {
+            let tokens = transmitter.calls("POST", "/token").into_iter();
+            tokens.filter(|call| call.authorization == "Basic b3RoZXI6b2YrdGhlK2dhdGU=").count()
+        };
         let second = Keeper::start(&transmitter, &two, transmission).await;
         called(&transmitter, "POST", "/verify", 1).await;
 
@@ -551,12 +563,13 @@ async fn one_of_two_processes_maintains_the_stream_and_the_other_passes_subjects
         assert_eq!(first.hear(&transmitter.stream_updated("paused")).await, Ok(()));
         eventually_async("the other hears of it", || second.clock.is_suspended().then_some(())).await;
         assert_eq!(second.hear(&transmitter.stream_updated("enabled")).await, Ok(()));
-        assert_eq!(transmitter.calls("GET", "/.well-known/ssf-configuration").len(), 1, "one maintains it");
-        assert_eq!(said.lines(owns).len(), 1);
+        let is_first = || server.ask::<Option<String>>(&["GET", OWNER]).as_ref() == Some(&holder);
+        // A machine that stops for seconds loses the lease.
+        assert!(!is_first() || others() == 0, "one maintains it");
 
         first.stop().await;
-        eventually_async("the other one takes over", || (said.lines(owns).len() == 2).then_some(())).await;
-        assert_ne!(server.ask::<String>(&["GET", OWNER]), holder);
+        eventually_async("the other one takes over", || (others() > 0).then_some(())).await;
+        assert!(!is_first());
         said.wait_for("the stream is up to date").await;
         assert_eq!(transmitter.calls("POST", "/streams").len(), 1, "the same stream");
         second.stop().await;
