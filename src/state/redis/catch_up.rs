@@ -72,7 +72,7 @@ impl SharedStore {
         // A gate that never read a complete log cannot say since when it knows everything.
         let created_at = if known.complete { known.created_at } else { beat.created_at };
         let read = if same { known.read.max(known.last) } else { 0 };
-        self.set_position(EntryPosition { id: beat.id.clone(), last: fork, read, created_at, ..known });
+        self.set_position(EntryPosition { id: beat.id.clone(), last: fork, read, ..known });
         let gaps = self.read_to_the_end(&beat).await?;
         let (held, missing) = gaps.into_iter().partition(|gap| gap.upto <= read);
         *filled = compact(held);
@@ -176,10 +176,8 @@ impl SharedStore {
                     return Ok(entry.sequence);
                 }
             }
-            match page.last() {
-                Some(oldest) if page.len() == STEP => before = format!("({}", id(oldest.sequence)),
-                _ => return Ok(0),
-            }
+            let Some(oldest) = page.last() else { return Ok(0) };
+            before = format!("({}", id(oldest.sequence));
         }
     }
 }
@@ -198,3 +196,6 @@ fn gaps_in(mut last: u64, page: &[LogEntry], ledger: &LogOrigin) -> Vec<Gap> {
     }
     gaps
 }
+
+#[cfg(test)]
+mod tests;

@@ -156,3 +156,6 @@ fn millis(duration: Duration) -> i64 {
     // Within the integers that Lua's doubles represent exactly.
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).min(1 << 50)
 }
+
+#[cfg(test)]
+mod tests;

@@ -265,3 +265,6 @@ fn slot_range(range: &Value, asked: &Host) -> Option<(u16, u16, Host)> {
     let host = Host { name, port: u16::try_from(*port).ok()? };
     Some((u16::try_from(*first).ok()?, u16::try_from(*last).ok()?, host))
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,3 +79,6 @@ fn field(row: &UsageRow) -> String {
     // Strings and numbers always serialize.
     serde_json::to_string(&(&row.client, &row.route, row.status)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -184,3 +184,6 @@ redis.call('HDEL', KEYS[2], string.format('%.0f', ARGV[3] - 1000))
 redis.call('HSET', KEYS[1], 'number', ARGV[3], 'token', ARGV[4])
 return 1
 ";
+
+#[cfg(test)]
+mod tests;

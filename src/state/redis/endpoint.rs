@@ -198,6 +198,7 @@ mod tests {
             ("redis://a:0", "no valid port"),
             ("redis://a:x", "no valid port"),
             ("redis://[::1", "no closing bracket"),
+            ("redis://[::1]6379", "no valid port"),
             ("redis://a,b", "several hosts"),
             ("redis://a/x", "not a database number"),
             ("redis://a?db=1", "must not have a query"),

@@ -210,11 +210,9 @@ pub(super) fn appended_at(sequence: u64) -> Timestamp {
 }
 
 fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        Value::SimpleString(text) => Some(text),
-        _ => None,
-    }
+    // Redis sends ids and fields as bulk strings.
+    let Value::BulkString(bytes) = value else { return None };
+    std::str::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -88,3 +88,62 @@ impl From<StoreError> for RedisFault {
         Self::Unreachable(error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The fault for what a server answers.
+    fn fault(answer: &str) -> RedisFault {
+        let answer = redis::parse_redis_value(format!("-{answer}\r\n").as_bytes()).unwrap();
+        answer.extract_error().unwrap_err().into()
+    }
+
+    #[test]
+    fn each_answer_is_classified_by_what_can_be_done_about_it() {
+        for (answer, kind) in [
+            ("NOPERM this user has no permissions to run the 'eval' command", "refused"),
+            ("ERR The user executing the script can't run this command or subcommand", "refused"),
+            ("MOVED 3999 127.0.0.1:6381", "moved"),
+            ("ASK 3999 127.0.0.1:6381", "moved"),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", "moved"),
+            ("READONLY You can't write against a read only replica.", "moved"),
+            ("ERR READONLY You can't write against a read only replica. script: f_1", "moved"),
+            ("STALE this is another database", "moved"),
+            ("OOM command not allowed when used memory > 'maxmemory'.", "full"),
+            ("ERR OOM command not allowed when used memory > 'maxmemory'. script: f_1", "full"),
+            ("NOREPLICAS Not enough good replicas to write.", "unwritable"),
+            ("MISCONF Redis is configured to save RDB snapshots", "unwritable"),
+            ("WRONGPASS invalid username-password pair or user is disabled.", "refused"),
+            ("NOAUTH Authentication required.", "refused"),
+            ("LOADING Redis is loading the dataset in memory", "unreachable"),
+            ("NOSCRIPT No matching script. Please use EVAL.", "unreachable"),
+            ("ERR unknown command", "unreachable"),
+        ] {
+            let found = match fault(answer) {
+                RedisFault::Refused(_) => "refused",
+                RedisFault::Full => "full",
+                RedisFault::Unwritable(_) => "unwritable",
+                RedisFault::Moved(_) => "moved",
+                RedisFault::Unreachable(_) => "unreachable",
+            };
+            assert_eq!(found, kind, "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_what_to_change() {
+        let credentials = "Redis rejected the credentials; check state.username and state.password: ";
+        let acl = "the ACL of the Redis user lacks a required permission: ";
+        for (fault, start) in [
+            (fault("NOPERM no"), acl),
+            (fault("ERR can't run this command"), acl),
+            (fault("WRONGPASS no"), credentials),
+            (fault("NOAUTH no"), credentials),
+            (RedisError::from((ErrorKind::AuthenticationFailed, "no")).into(), credentials),
+            (RedisError::from((ErrorKind::InvalidClientConfig, "no")).into(), credentials),
+        ] {
+            assert!(fault.to_string().starts_with(start), "{fault}");
+        }
+    }
+}

@@ -181,7 +181,9 @@ mod tests {
         assert_eq!(LogOrigin::parse("", ""), LogOrigin::default());
         assert_eq!(LogOrigin::parse("x", "1,a-b,-,2-"), LogOrigin::default());
         let many: Vec<Gap> = (0..100).map(|i| gap(i * 10, i * 10 + 5)).collect();
-        assert_eq!(compact(many), [gap(0, 995)]);
+        assert_eq!(compact(many.clone()), [gap(0, 995)]);
+        assert_eq!(compact(many[..65].to_vec()), [gap(0, 645)]);
+        assert_eq!(compact(many[..64].to_vec()), many[..64]);
         assert_eq!(compact(vec![gap(5, 9), gap(0, 3), gap(5, 9)]), ledger.filled);
     }
 }

@@ -124,6 +124,31 @@ mod tests {
     }
 
     #[test]
+    fn names_are_those_that_other_releases_use() {
+        let (keys, of_a) = (RedisKeys::new("p"), crate::identity::IssuerKey::new("https://a/").0);
+        for (name, expected) in [
+            (keys.origin.clone(), "p:{p.log}:origin".to_owned()),
+            (keys.events.clone(), "p:{p.log}:events".to_owned()),
+            (keys.stamp.clone(), "p:{p.log}:stamp".to_owned()),
+            (keys.mender.clone(), "p:{p.log}:mender".to_owned()),
+            (keys.usage.clone(), "p:{p.usage}:counts".to_owned()),
+            (keys.usage_last.clone(), "p:{p.usage}:last".to_owned()),
+            (keys.nonces(-7), "p:nonces:-7".to_owned()),
+            (keys.authority("https://a/"), format!("p:authority:{of_a}")),
+            (keys.stream("okta", "owner"), "p:{p.signals.okta}:owner".to_owned()),
+            (keys.directory("entra"), "p:{p.directory.entra}".to_owned()),
+            (keys.key_set(("https://a/", "url")), format!("p:keys:{of_a}:url")),
+        ] {
+            assert_eq!(name, expected);
+        }
+        let token = TokenKey(Key::from_bytes([0x61; 16]));
+        let named = |text: &str| format!("{text}{}", "a".repeat(16)).into_bytes();
+        assert_eq!(keys.session(token), named("p:{61}:"));
+        assert_eq!(keys.first_use(token), named("p:first:{61}:"));
+        assert_eq!(keys.proof(token.0), named("p:proof:{61}:"));
+    }
+
+    #[test]
     fn what_one_script_changes_lies_in_one_slot() {
         let keys = RedisKeys::new("p");
         let of = |key: &str| slot(key.as_bytes());

@@ -315,38 +315,4 @@ pub(super) fn entries(values: &[Value]) -> Result<Vec<LogEntry>, RedisFault> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_is_read_again_when_it_is_another_one_or_lacks_something() {
-        let at = Timestamp::from_millis;
-        let known = EntryPosition { id: "a".into(), last: 50, said: at(100), ..EntryPosition::default() };
-        let table = [
-            ("a", 100, 50, None),
-            ("a", 100, 60, None),
-            ("a", 90, 50, None),
-            ("b", 100, 50, Some("it was replaced by another one")),
-            ("", 0, 0, Some("it was replaced by another one")),
-            ("a", 101, 50, Some("events are missing from it")),
-            ("a", 100, 49, Some("the event log was truncated")),
-            ("a", 100, 0, Some("the event log was truncated")),
-        ];
-        for (id, created_at, last, why) in table {
-            let beat = Beat {
-                clock: at(1_000),
-                version: VERSION.to_owned(),
-                id: id.to_owned(),
-                created_at: at(created_at),
-                last,
-                ledger: LogOrigin::default(),
-                kept: 0,
-                ticks: 0,
-                dropped: String::new(),
-                stamp: None,
-                idle: None,
-            };
-            assert_eq!(beat.mismatch(&known), why, "{id:?} {created_at} {last}");
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! Republishes events that the log has lost and this gate still has, one gate at a time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use redis::cmd;
 use tokio::time::sleep;
@@ -15,7 +15,11 @@ use super::{RESPONSE_TIMEOUT, SharedStore, lock};
 /// How many entries are republished at once.
 const AGAIN: usize = 500;
 /// The lease of the lock for republishing: how long only one replica may publish lost entries.
-const MENDING: std::time::Duration = std::time::Duration::from_secs(5);
+const MENDING: Duration = Duration::from_secs(5);
+/// How long it publishes under one lease: the last batch must be written before the lease ends.
+const PUBLISHING: Duration = Duration::from_millis(2_500);
+/// The pause between two looks at whether an entry has been read.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 impl SharedStore {
     /// Republishes what the log has lost; then nothing is missing in these gaps.
@@ -64,12 +68,12 @@ impl SharedStore {
         // Everything that was published before the lock was taken must be read first.
         let beat = self.beat(RESPONSE_TIMEOUT).await?;
         while self.position().last < beat.last {
-            sleep(FIRST_PAUSE / 10).await;
+            sleep(LOOK_AGAIN).await;
         }
         let mut left: Vec<u64> = lock(&self.lost).iter().copied().collect();
         left.sort_unstable();
         for places in left.chunks(AGAIN) {
-            if began.elapsed() > MENDING / 2 {
+            if began.elapsed() > PUBLISHING {
                 break;
             }
             let entries = self.entries_at(places.to_vec()).await?;
@@ -83,3 +87,6 @@ impl SharedStore {
         Ok(published)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,8 @@ mod setup;
 mod streams;
 mod supervise;
 mod terms;
+#[cfg(test)]
+mod testing;
 mod transfer;
 
 pub use clocks::SharedUse;

@@ -62,3 +62,15 @@ impl SharedStore {
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).clamp(1, 1 << 50)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_live_is_one_that_the_server_takes() {
+        for (duration, expected) in [(0, 1), (1, 1), (5, 5), (u64::MAX, 1_125_899_906_842_624)] {
+            assert_eq!(millis(Duration::from_millis(duration)), expected);
+        }
+    }
+}

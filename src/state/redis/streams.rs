@@ -110,3 +110,6 @@ impl SharedStore {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 50)
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,13 +27,15 @@ use super::{RESPONSE_TIMEOUT, SharedStore, setup};
 /// shorter than the five seconds within which the gate recovers once the server is back.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(1_500);
+/// A connection that lasted longer was good: after it, the first pause is enough.
+const LASTING: Duration = Duration::from_secs(6);
 /// How long one read of the log blocks for new entries.
 const WAIT: Duration = Duration::from_secs(1);
 
 impl SharedStore {
     /// Runs until the gate ends.
     pub(super) async fn run(self: Arc<Self>) {
-        let (mut pause, mut connected_at) = (FIRST_PAUSE, Instant::now());
+        let (mut pause, mut connected_at) = (Duration::ZERO, Instant::now());
         let mut filled = Vec::new();
         loop {
             let phase = self.phase();
@@ -46,11 +48,8 @@ impl SharedStore {
                 RedisPhase::Mending => self.follow_and_mend(Some(&filled)).await,
                 RedisPhase::Following => self.follow_and_mend(None).await,
                 RedisPhase::Pausing => {
-                    if connected_at.elapsed() > LONGEST_PAUSE * 4 {
-                        pause = FIRST_PAUSE;
-                    }
+                    pause = next_pause(pause, connected_at.elapsed());
                     sleep(jittered(pause)).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
                     Ok(Outcome::Rested)
                 }
             };
@@ -215,6 +214,14 @@ impl SharedStore {
     }
 }
 
+/// Returns the pause after a failure: twice the one before, or the first again if the connection had lasted.
+fn next_pause(before: Duration, lasted: Duration) -> Duration {
+    if lasted > LASTING {
+        return FIRST_PAUSE;
+    }
+    (before * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE)
+}
+
 /// Between half and all of the pause, so that replicas that failed together do not reconnect together.
 pub(super) fn jittered(pause: Duration) -> Duration {
     pause / 2 + pause.mul_f64((random() % 1_000) as f64 / 2_000.0)
@@ -237,3 +244,6 @@ fn first_break(mut last: u64, page: &[LogEntry]) -> Option<&LogEntry> {
         found != Follows::Next
     })
 }
+
+#[cfg(test)]
+mod tests;
