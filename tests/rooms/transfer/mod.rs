@@ -26,7 +26,7 @@ mod shared;
 const ISSUER: &str = "https://a/";
 const OTHER: &str = "https://b/";
 const HOUR: Duration = Duration::from_secs(3600);
-const TERMS: RedisTerms = RedisTerms {
+pub(crate) const TERMS: RedisTerms = RedisTerms {
     max_staleness: Duration::from_secs(2),
     flush_interval: Duration::from_secs(5),
     longest_idle: Some(Duration::from_secs(86_400)),
