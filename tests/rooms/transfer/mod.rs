@@ -1,5 +1,5 @@
 //! State that moves between stores: a file, another file, and a real Redis server; what is refused, and what stays as it is.
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail as the test does")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of a test fail as the test does")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,6 +59,19 @@ impl<'s> Place<'s> {
             Self::Shared(settings, _) => ImportingStore::Redis(settings, TERMS),
         };
         import(&copy, to).await
+    }
+
+    /// The copy once nobody uses the store. A process that another test starts holds the lock of a file until it has become
+    /// its own program.
+    async fn export_unused(&self) -> (TransferHeader, String) {
+        for _ in 0..1_000 {
+            let (said, copied) = self.export().await.unwrap();
+            if !said.in_use {
+                return (said, copied);
+            }
+            testkit::let_pass_async(Duration::from_millis(5)).await;
+        }
+        panic!("the store stays in use");
     }
 
     async fn export(&self) -> Result<(TransferHeader, String), OpenError> {
