@@ -167,7 +167,7 @@ async fn a_clock_that_steps_makes_all_gates_write_their_last_uses_again() {
     assert!(settled_at > Monotonic::now().plus(STEPPED / 2).as_millis(), "longer than two flushes");
     let lines = log.lines("the clock of the shared store's server has jumped; idle times depend on it");
     let by_ms = lines[0]["by_ms"].as_i64().unwrap();
-    assert!((85_000..=90_000).contains(&by_ms), "{by_ms}");
+    assert!((60_000..=120_000).contains(&by_ms), "about a minute and a half: {by_ms}");
 }
 
 #[tokio::test]
