@@ -43,7 +43,7 @@ async fn the_youngest_of_several_sources_decides_whatever_the_order_and_a_source
         let created = created.unwrap();
         assert!(
             (before..=Timestamp::now()).contains(&created),
-            "nobody knows of tokens of before: {created}"
+            "nothing is known of earlier tokens: {created}"
         );
     }
 }
