@@ -14,18 +14,18 @@ use portcullis::keys::set::KeySet;
 use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, jwks};
 use portcullis::metrics::Metrics;
-use portcullis::revocations::Revocations;
-use portcullis::sessions::{self, Sessions};
 use portcullis::signals::intake::{Intake, Senders, Settings};
 use portcullis::signals::logout::{self, LogoutSender};
 use portcullis::signals::revocation::{self, RevocationSender};
 use portcullis::signals::ssf::{self, Receiver, Transmission, Transmitter};
 use portcullis::signals::subject::SubjectIssuer;
-use portcullis::signals::{Concealed, SignalLog, SignalRequest};
+use portcullis::signals::{Concealed, SignalRequest};
 use portcullis::state::Store;
 use portcullis::time::Now;
 use serde_json::{Value, json};
 use testkit::tokens::{Issuer, Signer, Token, unique};
+
+use crate::signal_log::Published;
 
 const AUDIENCE: &str = "https://gate.example.com";
 const ORGANISATION: &str = "https://org.okta.example";
@@ -104,17 +104,9 @@ impl Bed {
     /// Starts it, with the keys of the senders or without.
     async fn with(has_keys: bool) -> Self {
         let (issuer, organisation) = (Issuer::new(), Issuer::named(ORGANISATION));
-        let (metrics, revocations) = (Metrics::new().unwrap(), Arc::new(Revocations::new(None)));
-        let log =
-            EventLog::start(Store::in_memory(Now::read()).unwrap(), Arc::clone(&revocations)).await.unwrap();
-        let settings = sessions::Settings {
-            idle_timeouts: None.into(),
-            max_tracked: 1,
-            leeway: Duration::ZERO,
-            saved: false,
-        };
-        let sessions = Arc::new(Sessions::new(settings));
-        let signals = SignalLog::start(Arc::clone(&log), revocations, sessions, &metrics);
+        let metrics = Metrics::new().unwrap();
+        let store = Store::in_memory(Now::read()).unwrap();
+        let Published { log, signals, .. } = Published::over(store, &metrics).await;
         let of = |issuer| key_store(Some(issuer).filter(|_| has_keys), "sender");
         let logout = logout::Settings {
             name: "op".to_owned(),

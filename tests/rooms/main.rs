@@ -14,6 +14,7 @@ mod keys;
 mod ops;
 mod scim;
 mod secrecy;
+mod signal_log;
 mod ssf;
 mod state;
 mod transfer;

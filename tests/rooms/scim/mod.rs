@@ -9,13 +9,13 @@ use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, Method};
 use portcullis::events::{EventIssuer, EventLog};
 use portcullis::metrics::Metrics;
-use portcullis::revocations::Revocations;
-use portcullis::sessions::{self, Sessions};
 use portcullis::signals::scim::{Provider, ScimDirectories, Settings, SubjectAttribute};
-use portcullis::signals::{Concealed, SignalLog, SignalRequest};
+use portcullis::signals::{Concealed, SignalRequest};
 use portcullis::state::Store;
 use portcullis::time::{Now, Timestamp};
 use serde_json::{Value, json};
+
+use crate::signal_log::Published;
 
 mod bad;
 mod changing;
@@ -73,16 +73,8 @@ impl Bed {
 
     /// Starts a provider that knows nothing but what is in this store.
     async fn over(store: Store) -> Self {
-        let (metrics, revocations) = (Metrics::new().unwrap(), Arc::new(Revocations::new(None)));
-        let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.unwrap();
-        let settings = sessions::Settings {
-            idle_timeouts: None.into(),
-            max_tracked: 1,
-            leeway: Duration::ZERO,
-            saved: false,
-        };
-        let sessions = Arc::new(Sessions::new(settings));
-        let signals = SignalLog::start(Arc::clone(&log), revocations, sessions, &metrics);
+        let metrics = Metrics::new().unwrap();
+        let Published { log, signals, .. } = Published::over(store.clone(), &metrics).await;
         let settings = Settings {
             name: "idp".to_owned(),
             tokens: ["one-secret", "next-secret"].map(|token| Concealed::new(token.to_owned())).to_vec(),

@@ -23,9 +23,7 @@ use portcullis::keys::store::{Availability, KeyStore};
 use portcullis::log::Refusals;
 use portcullis::metrics::Metrics;
 use portcullis::revocations::{Ended, Revocations, TokenFacts};
-use portcullis::sessions::{self, Sessions};
 use portcullis::shutdown::{self, Shutdown, Trigger};
-use portcullis::signals::SignalLog;
 use portcullis::signals::ssf::{MAX_BYTES, Receiver, Transmitter};
 use portcullis::state::Store;
 use portcullis::time::{Now, Timestamp};
@@ -37,6 +35,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+
+use crate::signal_log::Published;
 
 use super::{
     AUDIENCE, ISSUER, SESSION_REVOKED, Settings, Signer, fresh_key, security_event, settings, shared, sign,
@@ -59,17 +59,9 @@ impl Gate {
     async fn start(transmitter: Transmitter) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, metrics) = (listener.local_addr().unwrap(), Metrics::new().unwrap());
-        let (store, revocations) = (Store::in_memory(Now::read()).unwrap(), Arc::new(Revocations::new(None)));
-        let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.unwrap();
-        let sessions = sessions::Settings {
-            idle_timeouts: None.into(),
-            max_tracked: 1,
-            leeway: Duration::ZERO,
-            saved: false,
-        };
-        let sessions = Arc::new(Sessions::new(sessions));
-        let signals =
-            SignalLog::start(Arc::clone(&log), Arc::clone(&revocations), Arc::clone(&sessions), &metrics);
+        let store = Store::in_memory(Now::read()).unwrap();
+        let Published { log, revocations, sessions, signals } =
+            Published::over(store.clone(), &metrics).await;
         let receiver = Arc::new(Receiver::new(shared(transmitter), signals));
         let (commands, _) = mpsc::channel(1);
         let settings = enforce::Settings {

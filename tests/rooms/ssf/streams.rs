@@ -12,9 +12,8 @@ use portcullis::keys::set::KeySet;
 use portcullis::keys::store::KeyStore;
 use portcullis::log;
 use portcullis::metrics::Metrics;
-use portcullis::revocations::Revocations;
-use portcullis::sessions::{self, Sessions};
 use portcullis::shutdown::{self, Phase, Trigger};
+use portcullis::signals::Concealed;
 use portcullis::signals::ssf::streams::{
     HeardStream, StreamKeeper, StreamShared, replica_name, signal_clock,
 };
@@ -22,7 +21,6 @@ use portcullis::signals::ssf::{
     Code, KeptStream, PollByHand, Receiver, Settings, SignalDelivery, StreamAccess, Transmission,
     Transmitter, Undelivered,
 };
-use portcullis::signals::{Concealed, SignalLog};
 use portcullis::state::Store;
 use portcullis::state::redis::endpoint::RedisEndpoint;
 use portcullis::state::redis::{self, RedisTerms};
@@ -40,6 +38,7 @@ use tracing::subscriber::NoSubscriber;
 
 use super::{ISSUER, SET, settings};
 use crate::secrecy::Printed;
+use crate::signal_log::Published;
 use crate::transfer::follow;
 
 const ENDPOINT: &str = "https://gate.example.com/signals/ssf/t";
@@ -111,15 +110,7 @@ impl Keeper {
         let document = client.get(&self::url(&url, "/jwks")).await.unwrap();
         let keys = KeySet::new(jwks::parse(&document, &settings.keys.algorithms).unwrap().keys);
         let keys = KeyStore::fixed(settings.keys.clone(), keys, metrics.clone());
-        let revocations = Arc::new(Revocations::new(None));
-        let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.unwrap();
-        let sessions = Arc::new(Sessions::new(sessions::Settings {
-            idle_timeouts: None.into(),
-            max_tracked: 1,
-            leeway: Duration::ZERO,
-            saved: false,
-        }));
-        let signals = SignalLog::start(Arc::clone(&log), revocations, sessions, &metrics);
+        let Published { log, signals, .. } = Published::over(store.clone(), &metrics).await;
         let clock = signal_clock(&settings);
         let adds = settings.transmission.stream.as_ref().is_some_and(|stream| stream.add_subjects);
         let (subjects, arriving) = adds.then(|| mpsc::channel(10)).unzip();
