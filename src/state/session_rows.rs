@@ -86,12 +86,12 @@ pub(super) fn trim_sessions(db: &Connection, part: u8, terms: &SessionTrim) -> r
     let fixed: [&dyn ToSql; 5] = [&first, &last, unused_since.common(), now, leeway];
     let own = unused_since.own().flat_map(|(issuer, since)| [issuer as &dyn ToSql, since]);
     let values: Vec<&dyn ToSql> = fixed.into_iter().chain(own).collect();
-    let cases = (fixed.len() + 1..values.len()).step_by(2).map(|at| format!(" WHEN ?{at} THEN ?{}", at + 1));
-    let cases: String = cases.collect();
+    // A parameter without a number has the next one: they follow the fixed ones.
+    let cases = " WHEN ? THEN ?".repeat(unused_since.own().count());
     let unused_since = if cases.is_empty() { "?3" } else { &format!("CASE issuer{cases} ELSE ?3 END") };
     db.prepare_cached(&format!(
         "DELETE FROM sessions WHERE token BETWEEN ?1 AND ?2
-         AND (last_used_uptime < {unused_since} OR last_used_uptime < ?4 - 2 * ?5 - (expires_at - issued_at))"
+         AND (last_used_uptime < ?4 - 2 * ?5 - (expires_at - issued_at) OR last_used_uptime < {unused_since})"
     ))?
     .execute(values.as_slice())
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::enforce::decide::{InForce, Verdict};
+use crate::enforce::decide::{Ask, Asked, InForce, Verdict};
+use crate::enforce::mcp::{METHOD, McpSettings, VERSION};
 use crate::enforce::policy::{EncodedSlashes, Mode, Requirement, RouteSettings, WebOrigin};
+use crate::enforce::resource::Resource;
 use crate::enforce::testing::{
     ISSUER, NOW, SIGNERS, TestRequest as Asking, b64, enforcer, enforcer_with, header, issuers, payload,
     route, token, token_of, without,
@@ -16,6 +18,8 @@ use crate::enforce::testing::{
 use crate::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
 use crate::revocations::{Ends, Revocations};
 use crate::sessions::{self, Sessions};
+use crate::state::Store;
+use crate::state::redis::SharedUse;
 use crate::time::{Now, Timestamp};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -322,41 +326,49 @@ fn what_ended_a_token_is_told_with_its_time() {
     let issued = "it was issued at 2027-01-15T07:59:50.000Z";
     let rows = [
         (
-            Ends::Token(TokenKey::new(ISSUER, "token-1")),
+            vec![Ends::Token(TokenKey::new(ISSUER, "token-1"))],
             Reason::TokenRevoked,
             "the token has been revoked".to_owned(),
         ),
         (
-            Ends::Subject(subject, at),
+            vec![Ends::Subject(subject, at)],
             Reason::SubjectRevoked,
             format!(
                 "2027-01-15T07:59:55.000Z: tokens of its subject issued up to then are revoked; {issued}"
             ),
         ),
         (
-            Ends::Client(ClientKey::new(ISSUER, "app"), at),
+            vec![Ends::Client(ClientKey::new(ISSUER, "app"), at)],
             Reason::ClientRevoked,
             format!("2027-01-15T07:59:55.000Z: tokens of its client issued up to then are revoked; {issued}"),
         ),
         (
-            Ends::Issuer(IssuerKey::new(ISSUER), at),
+            vec![Ends::Issuer(IssuerKey::new(ISSUER), at)],
             Reason::IssuerRevoked,
             format!("2027-01-15T07:59:55.000Z: tokens of its issuer issued up to then are revoked; {issued}"),
         ),
         (
-            Ends::Roles { subject, at, version: None },
+            vec![Ends::Roles { subject, at, version: None }],
             Reason::RoleChanged,
             format!("2027-01-15T07:59:55.000Z: the roles of its subject changed then; {issued}"),
         ),
         (
-            Ends::Roles { subject, at, version: Some(4) },
+            vec![
+                Ends::Roles { subject, at: at.minus(MINUTE), version: Some(3) },
+                Ends::Roles { subject, at, version: None },
+            ],
+            Reason::RoleChanged,
+            format!("2027-01-15T07:59:55.000Z: the roles of its subject changed then; {issued}"),
+        ),
+        (
+            vec![Ends::Roles { subject, at, version: Some(4) }],
             Reason::RoleChanged,
             format!("the roles of its subject have version 4; the token has version 3; {issued}"),
         ),
     ];
     let good = token(&payload(json!({"role_version": 3})));
     for (ends, reason, detail) in rows {
-        let gate = enforcer_with(issuers(), routes(), in_force(None, &[ends], None));
+        let gate = enforcer_with(issuers(), routes(), in_force(None, &ends, None));
         assert_eq!(Asking::new(&gate, "/deals").token(&good).reason(), Some(reason));
         let told = explained(&gate, "/deals", &good);
         assert_eq!((told.reason, told.detail("revocation")), (Some(reason), detail.as_str()));
@@ -395,6 +407,111 @@ fn an_idle_clock_is_looked_at_and_not_touched() {
     assert_eq!(at(100).reason(), None, "that it seemed idle to somebody who asked ends no token");
     assert_eq!(at(101).reason(), Some(Reason::Idle));
     assert_eq!(told(100).reason, Some(Reason::Idle), "once found idle by the gate, idle for good");
+}
+
+#[test]
+fn what_other_gates_know_of_an_idle_token_is_asked_and_then_told() {
+    let settings = sessions::Settings {
+        idle_timeouts: Some(MINUTE).into(),
+        max_tracked: 10,
+        leeway: Duration::ZERO,
+        saved: true,
+    };
+    let store = Store::in_memory(Now::at_millis(0)).expect("a store");
+    let sessions = Arc::new(Sessions::sharing(settings, store, Duration::from_secs(1)));
+    let gate = enforcer_with(issuers(), routes(), InForce { sessions, ..InForce::unlimited() });
+    let good = token(&payload(json!({})));
+    let told = |offset: i64, asked: Asked| {
+        let at = Timestamp::from_secs(NOW + offset);
+        let asking = Asking { at, asked, ..Asking::new(&gate, "/deals").token(&good) };
+        asking.explain().expect("a bearer token")
+    };
+    let in_use = told(50, Asked::NOTHING);
+    assert_eq!((in_use.ok("idle"), in_use.ask), (Some(true), None));
+    let idle = told(51, Asked::NOTHING);
+    let Some(ask @ Ask::Session { last_used_at, .. }) = idle.ask else { panic!("{idle:?}") };
+    assert_eq!(last_used_at, Timestamp::from_secs(NOW - 10));
+    let elsewhere = Timestamp::from_secs(NOW + 20);
+    for (answer, ok, detail) in [
+        (
+            SharedUse::LastUsed(elsewhere),
+            Some(true),
+            "last used 31s ago, at 2027-01-15T08:00:20.000Z; idle_timeout 1m",
+        ),
+        (SharedUse::Unknown, None, "not checked: the shared store does not respond"),
+        (
+            SharedUse::Over,
+            Some(false),
+            "not used since it was issued, 1m1s ago, at 2027-01-15T07:59:50.000Z; idle_timeout 1m",
+        ),
+    ] {
+        let explanation = told(51, Asked::NOTHING.and(&ask).told(answer));
+        assert_eq!((explanation.ok("idle"), explanation.detail("idle")), (ok, detail), "{answer:?}");
+        assert_eq!(explanation.ask, None, "{answer:?}");
+    }
+}
+
+#[test]
+fn the_audience_of_a_token_is_compared_with_the_resource_of_the_route() {
+    let resource = |path: &str, require_audience| RouteSettings {
+        resource: Some(Arc::new(Resource {
+            url: format!("https://api.example{path}"),
+            require_audience,
+            ..Resource::default()
+        })),
+        ..route(path)
+    };
+    let routes = vec![resource("/strict", true), resource("/loose", false), route("/plain")];
+    let gate = enforcer(issuers(), routes);
+    let (own, strict, loose) = (
+        json!("https://api.example"),
+        json!("https://api.example/strict"),
+        json!("https://api.example/loose"),
+    );
+    let (strict_is_required, only) = (
+        "; required: \"https://api.example/strict\"",
+        ", so the token is only for these resources; the route belongs to ",
+    );
+    let free = "the route does not require a resource URL in aud";
+    for (path, audience, ok, detail) in [
+        ("/strict", json!([strict, own]), true, format!("aud is {strict}, {own}{strict_is_required}")),
+        ("/strict", strict.clone(), true, format!("aud is {strict}{strict_is_required}")),
+        ("/strict", own.clone(), false, format!("aud is {own}{strict_is_required}")),
+        ("/strict", loose.clone(), false, format!("aud is {loose}{strict_is_required}")),
+        ("/loose", own.clone(), true, free.to_owned()),
+        ("/loose", loose.clone(), true, format!("aud is {loose}{only}{loose}")),
+        ("/loose", strict.clone(), false, format!("aud is {strict}{only}{loose}")),
+        ("/plain", own.clone(), true, free.to_owned()),
+        ("/plain", loose.clone(), false, format!("aud is {loose}{only}none")),
+    ] {
+        let told = explained(&gate, path, &token(&payload(json!({ "aud": audience }))));
+        assert_eq!((told.ok("resource"), told.detail("resource")), (Some(ok), &*detail), "{path} {audience}");
+    }
+}
+
+#[test]
+fn the_fields_of_mcp_are_told_on_routes_that_list_methods() {
+    let mcp = McpSettings { methods: vec!["tools/list".to_owned()], names: Vec::new() };
+    let gate = enforcer(issuers(), vec![RouteSettings { mcp, ..route("/mcp") }, route("/plain")]);
+    let headers: HeaderMap = [(METHOD, "tools/list"), (VERSION, "2026-07-28")]
+        .map(|(name, value)| (name, HeaderValue::from_static(value)))
+        .into_iter()
+        .collect();
+    for (path, detail) in
+        [("/mcp", "Mcp-Method \"tools/list\""), ("/plain", "the route does not depend on MCP headers")]
+    {
+        let told = gate.explain(&Question {
+            token: &token(&payload(json!({}))),
+            method: &Method::POST,
+            path,
+            host: None,
+            headers: &headers,
+            now: Now::at_millis(NOW * 1_000),
+            stateless: None,
+            asked: Asked::NOTHING,
+        });
+        assert_eq!((told.ok("mcp"), told.detail("mcp")), (Some(true), detail), "{path}");
+    }
 }
 
 #[test]

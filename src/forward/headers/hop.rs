@@ -127,8 +127,9 @@ impl Listed {
     }
 }
 
+/// Options whose fields are removed in any case, so that they need not be looked for.
 fn is_usual(option: &[u8]) -> bool {
-    [&b"keep-alive"[..], b"close", b"upgrade", b"te"].iter().any(|usual| option.eq_ignore_ascii_case(usual))
+    [&b"keep-alive"[..], b"upgrade", b"te"].iter().any(|usual| option.eq_ignore_ascii_case(usual))
 }
 
 /// The members of a comma-separated list, without surrounding white space; skips empty ones.

@@ -111,6 +111,8 @@ const PASSES: &[Row] = &[
     (&[("max-forwards", b"3")], &[("max-forwards", b"3")]),
     // RFC 9110 §7.6.1
     (&[("connection", b"close")], &[]),
+    (&[("connection", b"Close"), ("close", b"1")], &[]),
+    (&[("close", b"1")], &[("close", b"1")]),
     (&[("connection", b"keep-alive"), ("keep-alive", b"timeout=5")], &[]),
     (&[("keep_alive", b"timeout=5")], &[]),
     (&[("proxy-connection", b"keep-alive")], &[]),
@@ -546,6 +548,7 @@ fn answers_lose_the_fields_of_their_hop() {
     let mut headers = map(&[
         ("connection", b"close, x-mine"),
         ("x-mine", b"1"),
+        ("close", b"1"),
         ("keep-alive", b"timeout=5"),
         ("proxy-authenticate", b"Basic"),
         ("www-authenticate", b"Bearer realm=\"upstream\""),

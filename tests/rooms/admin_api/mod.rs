@@ -2,8 +2,6 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a broken promise fails the test")]
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +31,8 @@ use serde_json::Value;
 use testkit::wire::Answer;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+
+use crate::issuing;
 
 mod accounts;
 mod accounts_bad;
@@ -189,23 +189,6 @@ impl Gate {
 
 /// Opens an authority in the store of the state.
 async fn open(store: Store, ledger: &Ledger, metrics: &Metrics) -> Arc<Authority> {
-    let settings = authority::Settings {
-        issuer: A.into(),
-        audience: A.to_owned(),
-        resources: Vec::new(),
-        token_path: "/oauth/token".to_owned(),
-        token_lifetime: HOUR,
-        signing_algorithm: authority::ALGORITHMS[0],
-        key_rotation: 720 * HOUR,
-        tenant_parameter: None,
-        failures_per_client: NonZeroU32::MIN,
-        failures_per_address: NonZeroU32::MIN,
-        scopes: ["read:deals", "read:users"].map(str::to_owned).to_vec(),
-        introspection_clients: Vec::new(),
-        global_token_revocation: None,
-        binds_certificates: false,
-        path: PathBuf::new(),
-    };
     let (revocations, sessions) = (Arc::clone(&ledger.revocations), Arc::clone(&ledger.sessions));
     let parts = authority::Parts {
         store,
@@ -214,7 +197,7 @@ async fn open(store: Store, ledger: &Ledger, metrics: &Metrics) -> Arc<Authority
         issuers: Arc::clone(&ledger.issuers),
         metrics: metrics.clone(),
     };
-    Authority::open(settings, parts).await.unwrap()
+    issuing::open(A, parts).await
 }
 
 /// An enforcer for tests that need no explanations.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, Method};
+use portcullis::authority::Authority;
 use portcullis::events::{EventIssuer, EventLog};
 use portcullis::metrics::Metrics;
 use portcullis::signals::scim::{Provider, ScimDirectories, Settings, SubjectAttribute};
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::signal_log::Published;
 
+mod accounts;
 mod bad;
 mod changing;
 mod discovery;
@@ -24,6 +26,7 @@ mod groups;
 mod reading;
 mod stores;
 
+const ISSUER: &str = "https://idp.example.com/";
 const BASE: &str = "https://gate.example.com/signals/scim/idp";
 const TOKEN: &str = "Bearer one-secret";
 
@@ -74,19 +77,25 @@ impl Bed {
     /// Starts a provider that knows nothing but what is in this store.
     async fn over(store: Store) -> Self {
         let metrics = Metrics::new().unwrap();
-        let Published { log, signals, .. } = Published::over(store.clone(), &metrics).await;
+        let published = Published::over(store.clone(), &metrics).await;
+        Self::with(store, metrics, published, None)
+    }
+
+    /// Starts a provider of these accounts, or of users whom the gate knows nothing else of.
+    fn with(store: Store, metrics: Metrics, published: Published, accounts: Option<Arc<Authority>>) -> Self {
+        let Published { log, signals, .. } = published;
         let settings = Settings {
             name: "idp".to_owned(),
             tokens: ["one-secret", "next-secret"].map(|token| Concealed::new(token.to_owned())).to_vec(),
             issuer: EventIssuer {
-                issuer: "https://idp.example.com/".into(),
+                issuer: ISSUER.into(),
                 leeway: Duration::from_secs(30),
                 max_lifetime: Duration::from_secs(3600),
             },
             subject: SubjectAttribute::UserName,
             roles: BTreeMap::from([("Admins".to_owned(), "admin".to_owned())]),
         };
-        let provider = Provider::new(settings, BASE, &ScimDirectories::new(store), signals, None);
+        let provider = Provider::new(settings, BASE, &ScimDirectories::new(store), signals, accounts);
         Self { provider, log, metrics, ids: BTreeMap::new() }
     }
 

@@ -1,6 +1,7 @@
 //! Responses as upstreams send them, valid and invalid, whole and byte by byte.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use bytes::BytesMut;
 
@@ -352,4 +353,20 @@ fn fields_of_the_hop_stay_behind() {
     assert_eq!(head.headers.get("upgrade").unwrap(), "websocket");
     assert_eq!(head.headers.get("connection").unwrap(), "upgrade");
     assert_eq!(&buffer[..], b"early");
+}
+
+#[test]
+fn the_log_tells_the_faults_of_a_response_apart() {
+    let faults = [
+        BadAnswer::Head,
+        BadAnswer::TooLarge,
+        BadAnswer::ContentLength,
+        BadAnswer::TransferEncoding,
+        BadAnswer::Chunk,
+        BadAnswer::Switch,
+        BadAnswer::Interim,
+        BadAnswer::Http2,
+    ];
+    let told: HashSet<String> = faults.iter().map(BadAnswer::to_string).collect();
+    assert_eq!(told.len(), faults.len(), "{told:?}");
 }
