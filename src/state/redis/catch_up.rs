@@ -16,7 +16,7 @@ use super::phase::Outcome;
 use super::supervise::random_id;
 use super::transfer::UNFINISHED;
 use super::{RESPONSE_TIMEOUT, SharedStore, lock};
-use crate::time::{Monotonic, Timestamp};
+use crate::time::{Monotonic, Now, Timestamp};
 
 /// How far apart the clocks of servers, issuers and gates may be.
 const CLOCKS: Duration = Duration::from_secs(60);
@@ -52,7 +52,7 @@ impl SharedStore {
     pub(super) async fn catch_up(&self, filled: &mut Vec<Gap>) -> Result<Outcome, RedisFault> {
         let asked_at = Monotonic::now();
         let beat = self.begin().await?;
-        self.measure(&beat, Duration::ZERO);
+        self.measure(&beat, Duration::ZERO, Now::read());
         let known = self.position();
         let same = known.id == beat.id;
         let is_known = same && (beat.created_at <= known.created_at || !known.complete);

@@ -48,7 +48,8 @@ impl SharedStore {
                 warn!(why, "the shared event log has changed unexpectedly; rereading it");
                 return Ok(Outcome::Broken);
             }
-            self.measure(&beat, Monotonic::now().since(asked_at));
+            let now = Now::read();
+            self.measure(&beat, now.monotonic.since(asked_at), now);
             let (removed, idle) = (self.newly_removed(&beat, asked_at), self.new_terms(&beat));
             self.announce(Notice { removed, idle, ..Notice::default() }).await?;
             match self.prove(&beat, asked_at, every).await {
@@ -146,14 +147,14 @@ impl SharedStore {
         }
     }
 
-    /// Measures the offset of the server's clock; a slow response is too imprecise and is ignored. When that
+    /// Measures the offset of the server's clock by a heartbeat that ended now; a slow response is too imprecise and is ignored. When that
     /// clock stepped, last uses in the store may have expired, and tokens may only seem idle: all replicas
     /// write their last uses again, and no token is marked permanently idle for a while.
-    pub(super) fn measure(&self, beat: &Beat, round_trip: Duration) {
+    pub(super) fn measure(&self, beat: &Beat, round_trip: Duration, now: Now) {
         if round_trip >= RESPONSE_TIMEOUT / 4 {
             return;
         }
-        let (theirs, now) = (beat.clock.plus(round_trip / 2).as_millis(), Now::read());
+        let theirs = beat.clock.plus(round_trip / 2).as_millis();
         self.offset.store(theirs - now.wall.as_millis(), Ordering::Relaxed);
         let ahead = theirs - now.monotonic.as_millis();
         let before = lock(&self.ahead).replace(ahead);

@@ -197,6 +197,8 @@ async fn a_log_that_was_replaced_lacks_all_that_this_gate_has() {
     let gate = Replica::following(&server).await;
     let (before, places) = (gate.store.position(), places(&gate.append(&["a", "b"]).await));
     gate.catch_up().await;
+    gate.catch_up().await;
+    assert_eq!(gate.store.position().read, places[1]);
     gate.told();
     let warned =
         "the shared event log was replaced or is incomplete; republishing the events that only this gate has";
