@@ -2,6 +2,7 @@
 
 use testkit::eventually_async;
 use testkit::redis_server::RedisServer;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::state::redis::testing::cluster;
@@ -48,6 +49,28 @@ async fn a_connection_that_nobody_holds_is_closed() {
     clients(2).await;
     drop(held);
     clients(1).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_holds_does_not_wait_for_a_server_that_reads_nothing() {
+    const LARGE: usize = 1 << 20;
+    let (gate, mut server) = tokio::io::duplex(1 << 10);
+    let pong = async {
+        let mut ping = [0; 14];
+        server.read_exact(&mut ping).await.unwrap();
+        server.write_all(b"+PONG\r\n").await.unwrap();
+    };
+    let connector = connector("redis://127.0.0.1");
+    let (connection, ()) = tokio::join!(connector.speak(gate, &connector.endpoint.credentials), pong);
+    let connection = connection.unwrap();
+    let mut set = cmd("SET");
+    set.arg("key").arg("0".repeat(LARGE));
+    let unsent = connection.ask::<()>(&set, Duration::from_millis(1)).await;
+    assert_eq!(unsent, Err(RedisFault::silent("Redis")));
+    drop(connection);
+    let mut sent = Vec::new();
+    server.read_to_end(&mut sent).await.unwrap();
+    assert!(sent.len() < LARGE, "{}", sent.len());
 }
 
 #[tokio::test]
