@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use portcullis::identity::{Key, TokenKey};
+use portcullis::metrics::Metrics;
 use portcullis::sessions::{self, Sessions};
 use portcullis::state::redis::endpoint::RedisEndpoint;
 use portcullis::state::redis::{self, RedisTerms, SharedUse};
-use portcullis::state::{AskedState, Store, StreamLease};
+use portcullis::state::{AskedState, OpenError, Store, StreamLease};
 use portcullis::time::Timestamp;
 use testkit::redis_server::RedisServer;
 
@@ -16,14 +17,14 @@ use crate::transfer::{TERMS, follow};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
+fn settings(server: &RedisServer) -> redis::Settings {
+    let endpoint = RedisEndpoint::parse(&server.url()).unwrap();
+    redis::Settings { endpoint, events: None, ca: None, key_prefix: "t".to_owned() }
+}
+
 /// Two gates' ends of one server. Never stale, so that a test may take as long as it needs.
 async fn two(server: &RedisServer) -> [Store; 2] {
-    let settings = redis::Settings {
-        endpoint: RedisEndpoint::parse(&server.url()).unwrap(),
-        events: None,
-        ca: None,
-        key_prefix: "t".to_owned(),
-    };
+    let settings = settings(server);
     let terms = RedisTerms { max_staleness: HOUR, ..TERMS };
     [follow(&settings, terms).await, follow(&settings, terms).await]
 }
@@ -36,6 +37,19 @@ async fn answered<T, E>(call: impl AsyncFn() -> Result<T, E>) -> T {
         }
     }
     panic!("the server does not respond");
+}
+
+#[tokio::test]
+async fn a_gate_that_starts_is_told_that_it_must_not_use_the_server() {
+    let server = RedisServer::start();
+    let opened = async || {
+        let (store, _changes) = Store::shared(settings(&server), TERMS, Metrics::new().unwrap()).unwrap();
+        store.opened(HOUR).await
+    };
+    server.ask::<String>(&["CONFIG", "SET", "requirepass", "secret"]);
+    let refused = opened().await.unwrap_err();
+    assert!(matches!(refused, OpenError::Refused(_)), "{refused:?}");
+    assert!(refused.to_string().contains("rejected the credentials"), "{refused}");
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ impl SharedStore {
             if mine.is_none() {
                 continue;
             }
-            published += self.publish_again().await?;
+            published += self.publish_again(PUBLISHING).await?;
             // The lock may have passed to another replica meanwhile; the script then leaves it alone.
             let mut release = self.scripts.release.call(1);
             release.arg(&self.keys.mender).arg(&me);
@@ -62,8 +62,8 @@ impl SharedStore {
         Ok(Outcome::Mended)
     }
 
-    /// Publishes until the lock's lease ends; returns how many entries.
-    async fn publish_again(&self) -> Result<usize, RedisFault> {
+    /// Publishes for at most so long; returns how many entries.
+    async fn publish_again(&self, longest: Duration) -> Result<usize, RedisFault> {
         let (began, mut published) = (Instant::now(), 0);
         // Everything that was published before the lock was taken must be read first.
         let beat = self.beat(RESPONSE_TIMEOUT).await?;
@@ -73,7 +73,7 @@ impl SharedStore {
         let mut left: Vec<u64> = lock(&self.lost).iter().copied().collect();
         left.sort_unstable();
         for places in left.chunks(AGAIN) {
-            if began.elapsed() > PUBLISHING {
+            if began.elapsed() > longest {
                 break;
             }
             let entries = self.entries_at(places.to_vec()).await?;

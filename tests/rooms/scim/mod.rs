@@ -11,7 +11,7 @@ use portcullis::authority::Authority;
 use portcullis::events::{EventIssuer, EventLog};
 use portcullis::metrics::Metrics;
 use portcullis::signals::scim::{Provider, ScimDirectories, Settings, SubjectAttribute};
-use portcullis::signals::{Concealed, SignalRequest};
+use portcullis::signals::{Concealed, SignalLog, SignalRequest};
 use portcullis::state::Store;
 use portcullis::time::{Now, Timestamp};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ mod stores;
 
 const ISSUER: &str = "https://idp.example.com/";
 const BASE: &str = "https://gate.example.com/signals/scim/idp";
-const TOKEN: &str = "Bearer one-secret";
+pub(crate) const TOKEN: &str = "Bearer one-secret";
 
 /// A provider whose users are named by `userName`, and whose group `Admins` gives the role `admin`.
 struct Bed {
@@ -69,6 +69,26 @@ impl Said {
     }
 }
 
+/// The provider `idp` of these accounts, or of users whom the gate knows nothing else of.
+pub(crate) fn provider(
+    store: Store,
+    signals: Arc<SignalLog>,
+    accounts: Option<Arc<Authority>>,
+) -> Arc<Provider> {
+    let settings = Settings {
+        name: "idp".to_owned(),
+        tokens: ["one-secret", "next-secret"].map(|token| Concealed::new(token.to_owned())).to_vec(),
+        issuer: EventIssuer {
+            issuer: ISSUER.into(),
+            leeway: Duration::from_secs(30),
+            max_lifetime: Duration::from_secs(3600),
+        },
+        subject: SubjectAttribute::UserName,
+        roles: BTreeMap::from([("Admins".to_owned(), "admin".to_owned())]),
+    };
+    Provider::new(settings, BASE, &ScimDirectories::new(store), signals, accounts)
+}
+
 impl Bed {
     async fn start() -> Self {
         Self::over(Store::in_memory(Now::read()).unwrap()).await
@@ -84,18 +104,7 @@ impl Bed {
     /// Starts a provider of these accounts, or of users whom the gate knows nothing else of.
     fn with(store: Store, metrics: Metrics, published: Published, accounts: Option<Arc<Authority>>) -> Self {
         let Published { log, signals, .. } = published;
-        let settings = Settings {
-            name: "idp".to_owned(),
-            tokens: ["one-secret", "next-secret"].map(|token| Concealed::new(token.to_owned())).to_vec(),
-            issuer: EventIssuer {
-                issuer: ISSUER.into(),
-                leeway: Duration::from_secs(30),
-                max_lifetime: Duration::from_secs(3600),
-            },
-            subject: SubjectAttribute::UserName,
-            roles: BTreeMap::from([("Admins".to_owned(), "admin".to_owned())]),
-        };
-        let provider = Provider::new(settings, BASE, &ScimDirectories::new(store), signals, accounts);
+        let provider = provider(store, signals, accounts);
         Self { provider, log, metrics, ids: BTreeMap::new() }
     }
 

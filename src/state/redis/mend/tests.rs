@@ -122,9 +122,23 @@ async fn of_two_gates_that_have_the_same_events_one_publishes_them() {
             (server.ask::<i64>(&["EXISTS", MENDER]) == 1).then_some(())
         })
         .await;
+        tokio::time::timeout(LOOK_AGAIN * 10, std::future::pending::<()>()).await.unwrap_err();
         second.read().await;
     };
     let (mended, ()) = tokio::join!(second.store.mend(&[]), read);
     assert_eq!((mended, length(&server)), (Ok(Outcome::Mended), 2));
     assert_eq!(restored(log), [(2, 0)]);
+}
+
+#[tokio::test]
+async fn a_gate_publishes_no_longer_than_it_may() {
+    let server = RedisServer::start();
+    let gate = Replica::following(&server).await;
+    gate.append(&["a", "b"]).await;
+    gate.catch_up().await;
+    server.ask::<String>(&["FLUSHALL"]);
+    gate.catch_up().await;
+    assert_eq!((gate.store.publish_again(Duration::ZERO).await, length(&server)), (Ok(0), 0));
+    assert_eq!(lock(&gate.store.lost).len(), 2, "they are left for the next turn");
+    assert_eq!((gate.store.publish_again(PUBLISHING).await, length(&server)), (Ok(2), 2));
 }

@@ -25,7 +25,10 @@ use portcullis::time::Now;
 use serde_json::{Value, json};
 use testkit::tokens::{Issuer, Signer, Token, unique};
 
+use crate::scim;
 use crate::signal_log::Published;
+
+mod endpoints;
 
 const AUDIENCE: &str = "https://gate.example.com";
 const ORGANISATION: &str = "https://org.okta.example";
@@ -40,7 +43,8 @@ const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded")
 const JSON: (&str, &str) = ("content-type", "application/json");
 const SET: (&str, &str) = ("content-type", "application/secevent+jwt");
 
-/// One sender of each kind: `ssf/t`, `ssf/secret`, which wants a header, `logout/op` and `global-token-revocation/okta`.
+/// Senders of each kind: `ssf/t`, `ssf/secret`, which wants a header, `logout/op`, `global-token-revocation/okta` and
+/// `scim/idp`.
 struct Bed {
     intake: Intake,
     log: Arc<EventLog>,
@@ -98,15 +102,15 @@ fn transmitter(
 
 impl Bed {
     async fn start() -> Self {
-        Self::with(true).await
+        Self::with(true, 100_000).await
     }
 
-    /// Starts it, with the keys of the senders or without.
-    async fn with(has_keys: bool) -> Self {
+    /// Starts it with so many requests per second of a sender, and with the keys of the senders or without.
+    async fn with(has_keys: bool, requests: u32) -> Self {
         let (issuer, organisation) = (Issuer::new(), Issuer::named(ORGANISATION));
         let metrics = Metrics::new().unwrap();
         let store = Store::in_memory(Now::read()).unwrap();
-        let Published { log, signals, .. } = Published::over(store, &metrics).await;
+        let Published { log, signals, .. } = Published::over(store.clone(), &metrics).await;
         let of = |issuer| key_store(Some(issuer).filter(|_| has_keys), "sender");
         let logout = logout::Settings {
             name: "op".to_owned(),
@@ -129,7 +133,7 @@ impl Bed {
             receiver: Arc::new(Receiver::new(transmitters, Arc::clone(&signals))),
             logout: vec![LogoutSender::new(logout, of(&issuer))],
             revocation: vec![RevocationSender::new(revocation, of(&organisation))],
-            scim: Vec::new(),
+            scim: vec![scim::provider(store, Arc::clone(&signals), None)],
             log: signals,
         };
         let settings = Settings {
@@ -137,7 +141,7 @@ impl Bed {
             tls: None,
             path: "/signals".to_owned(),
             public_url: None,
-            requests_per_sender: NonZeroU32::new(100_000).unwrap(),
+            requests_per_sender: NonZeroU32::new(requests).unwrap(),
         };
         Self { intake: Intake::new(settings, senders), log, metrics, issuer, organisation }
     }
@@ -149,13 +153,23 @@ impl Bed {
         fields: &[(&str, &str)],
         body: Option<&str>,
     ) -> (u16, HeaderMap, String) {
+        self.send(&Method::POST, path, fields, body).await
+    }
+
+    async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        fields: &[(&str, &str)],
+        body: Option<&str>,
+    ) -> (u16, HeaderMap, String) {
         let endpoint = self.intake.endpoint(&format!("/signals/{path}")).unwrap();
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
         let request = SignalRequest {
-            method: &Method::POST,
+            method,
             path: endpoint.path(),
             query: None,
             headers: &headers,
@@ -369,7 +383,7 @@ async fn a_push_needs_the_agreed_header_and_a_valid_event() {
 
 #[tokio::test]
 async fn while_the_keys_of_a_sender_are_missing_it_is_asked_to_come_again() {
-    let bed = Bed::with(false).await;
+    let bed = Bed::with(false, 100_000).await;
     let form = format!("logout_token={}", bed.logout_token().build());
     let bearer = format!("Bearer {}", bed.authorization().build());
     for (path, fields, body) in [
@@ -403,7 +417,7 @@ async fn each_endpoint_says_in_its_own_form_what_is_wrong_before_a_signal_is_rea
             404,
             json!({"error": "invalid_request", "error_description": no_sender}),
         ),
-        ("scim/idp/v2/Users", "GET", 404, scim("404", no_sender)),
+        ("scim/other/v2/Users", "GET", 404, scim("404", no_sender)),
         ("none/op", "POST", 404, json!({"error": "not_found"})),
     ] {
         let endpoint = bed.intake.endpoint(&format!("/signals/{path}")).unwrap();
