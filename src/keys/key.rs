@@ -95,11 +95,9 @@ impl VerificationKey {
 
     /// Whether both keys verify exactly the same signatures; secrets are never considered equal.
     pub(super) fn same_as(&self, other: &Self) -> bool {
-        let public = |key: &Self| key.verifiers.iter().all(|(_, v)| matches!(v, KeyVerifier::Public(_)));
-        public(self)
-            && public(other)
-            && self.content() == other.content()
-            && self.algorithms().eq(other.algorithms())
+        // A secret has no content that a public key could have.
+        let is_public = self.verifiers.iter().all(|(_, verifier)| matches!(verifier, KeyVerifier::Public(_)));
+        is_public && self.content() == other.content() && self.algorithms().eq(other.algorithms())
     }
 
     fn algorithms(&self) -> impl Iterator<Item = Algorithm> {

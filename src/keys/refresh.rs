@@ -76,17 +76,21 @@ impl<'a> Refresher<'a> {
                 () = self.store.asking().requested() => Wake::Asked,
                 _ = tick.tick() => Wake::Tick,
             };
-            match wake {
-                // A retry counts towards the cooldown like a requested fetch; the fetch at the interval and
-                // the first load do not.
-                Wake::Due => self.refresh(self.failing && self.store.is_loaded()).await,
-                Wake::Asked if self.store.is_loaded() && self.store.asking().is_open(Monotonic::now()) => {
-                    self.refresh(true).await;
-                }
-                // Requested at the moment in which another fetch ended.
-                Wake::Asked => {}
-                Wake::Tick => self.tick().await,
+            self.act(wake).await;
+        }
+    }
+
+    async fn act(&mut self, wake: Wake) {
+        match wake {
+            // A retry counts towards the cooldown like a requested fetch; the fetch at the interval and
+            // the first load do not.
+            Wake::Due => self.refresh(self.failing && self.store.is_loaded()).await,
+            Wake::Asked if self.store.is_loaded() && self.store.asking().is_open(Monotonic::now()) => {
+                self.refresh(true).await;
             }
+            // Requested at the moment in which another fetch ended.
+            Wake::Asked => {}
+            Wake::Tick => self.tick().await,
         }
     }
 

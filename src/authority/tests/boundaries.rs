@@ -384,3 +384,29 @@ async fn a_token_is_bound_to_the_certificate_that_asks_for_it() {
         assert_eq!((&payload["cnf"], &answer["token_type"]), (&bound, &json!("Bearer")));
     }
 }
+
+#[tokio::test]
+async fn nothing_is_granted_where_browsers_ask() {
+    let bed = Bed::new(testing::settings()).await;
+    let headers = HeaderMap::new();
+    for (method, status, error, allow) in [
+        (Method::GET, 400, "unsupported_response_type", None),
+        (Method::HEAD, 400, "unsupported_response_type", None),
+        (Method::POST, 400, "unsupported_response_type", None),
+        (Method::PUT, 405, "method_not_allowed", Some("GET, HEAD, POST")),
+    ] {
+        let call = EndpointCall {
+            method: &method,
+            query: Some(b"response_type=code&redirect_uri=https%3A%2F%2Fevil.test"),
+            headers: &headers,
+            body: Some(b""),
+            address: ADDRESS,
+            certificate: None,
+        };
+        let response = bed.authority.answer(AuthorityEndpoint::Authorization, &call, &bed.enforcer).await;
+        let answer: Value = serde_json::from_slice(response.body()).unwrap();
+        assert_eq!((response.status().as_u16(), &answer["error"]), (status, &json!(error)), "{method}");
+        assert_eq!(response.headers().get(ALLOW).map(|allow| allow.to_str().unwrap()), allow, "{method}");
+        assert!(!response.headers().contains_key("location"), "{method}");
+    }
+}

@@ -102,6 +102,24 @@ async fn the_interval_does_not_start_the_cooldown_and_a_retry_does() {
     }
 }
 
+#[tokio::test]
+async fn a_request_that_came_while_another_fetch_ended_is_answered_by_that_fetch() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.json");
+    std::fs::write(&path, SET).unwrap();
+    let client = client();
+    for (is_loaded, is_open, fetches) in [(true, true, 1), (true, false, 0), (false, true, 0)] {
+        let store = store(&path, Duration::from_secs(300));
+        let _attached = store.asking().attach();
+        if is_loaded {
+            store.accept(SET.into(), Now::read()).unwrap();
+        }
+        drop(store.asking().begin(!is_open, Monotonic::now()));
+        Refresher::new(&store, &client).act(Wake::Asked).await;
+        assert_eq!(store.instruments().refreshed.get(), fetches, "{is_loaded} {is_open}");
+    }
+}
+
 #[test]
 fn a_set_may_ask_to_be_fetched_sooner_but_not_within_the_cooldown() {
     let store = store(Path::new("keys.json"), Duration::from_secs(300));

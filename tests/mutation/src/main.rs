@@ -134,7 +134,7 @@ fn judge(
     eprintln!("{} mutants meet the tests {}", open.len(), kind.name());
     in_parallel(open.len(), jobs, |index| {
         let (number, mutant) = open[index];
-        let order = kind.order(number, tests);
+        let order = kind.order((number, &mutant.file), tests);
         for batch in &order {
             let Some(suite) = batch.first().and_then(|test| suites.get(test.suite.as_str())) else {
                 continue;

@@ -1,5 +1,6 @@
 //! Which tests judge a mutant, and in which order.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::suite::Test;
@@ -40,10 +41,10 @@ impl SuiteKind {
         }
     }
 
-    /// The tests that reach a mutant, in batches. Those that reach the fewest come first: they were written for it. Of
-    /// the tests of processes, some take a minute, so what they cost counts as much.
+    /// The tests that reach a mutant of this file, in batches. Those of its room come first, and of them those that reach the
+    /// fewest: they were written for it. Of the tests of processes, some take a minute, so what they cost counts as much.
     #[must_use]
-    pub(crate) fn order(self, mutant: usize, tests: &[Test]) -> Vec<Vec<&Test>> {
+    pub(crate) fn order<'t>(self, (mutant, file): (usize, &str), tests: &'t [Test]) -> Vec<Vec<&'t Test>> {
         let mut batches = Vec::new();
         for suite in self.suites() {
             let mut some: Vec<_> =
@@ -57,12 +58,18 @@ impl SuiteKind {
                 });
                 batches.extend(some.chunks(PROCESS_BATCH).map(<[_]>::to_vec));
             } else {
-                some.sort_by_key(|test| test.reached.len());
+                some.sort_by_key(|test| (Reverse(in_common(file, &test.name)), test.reached.len()));
                 batches.extend(in_time(&some));
             }
         }
         batches
     }
+}
+
+/// How many modules lie around both a file of the product and a test: unit tests are named by theirs.
+fn in_common(file: &str, test: &str) -> usize {
+    let modules = file.trim_start_matches("src/").trim_end_matches(".rs").split('/');
+    modules.zip(test.split("::")).take_while(|(module, of_test)| module == of_test).count()
 }
 
 fn in_time<'a>(tests: &[&'a Test]) -> Vec<Vec<&'a Test>> {

@@ -1,10 +1,13 @@
 //! One issuer in several tables: which of them a token belongs to.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::enforce::decide::{Enforcer, TrustedIssuer};
 use crate::enforce::denial::Reason;
-use crate::enforce::policy::ClaimName;
+use crate::enforce::policy::{ClaimName, RouteSettings};
+use crate::enforce::resource::Resource;
 use crate::enforce::testing::{
     AUDIENCE, ISSUER, TestRequest, enforcer, issuers, payload, route, rules, token,
 };
@@ -22,7 +25,7 @@ fn gate() -> Enforcer {
     reports.claims.roles = vec![ClaimName::Member("groups".to_owned())];
     let mut third = rules(ISSUER, &[EdDSA]);
     third.audiences = vec!["https://third.example".to_owned()];
-    let keys = |tables: &[TrustedIssuer]| std::sync::Arc::clone(&tables[0].keys);
+    let keys = |tables: &[TrustedIssuer]| Arc::clone(&tables[0].keys);
     tables.push(TrustedIssuer { rules: reports, keys: keys(&tables) });
     tables.push(TrustedIssuer { rules: third, keys: keys(&tables) });
     enforcer(tables, vec![route("/{*rest}")])
@@ -53,6 +56,31 @@ fn the_audience_chooses_the_rules() {
     ];
     for (claims, expected) in table {
         assert_eq!(judged(claims.clone()), expected, "{claims}");
+    }
+}
+
+#[test]
+fn a_token_for_a_resource_alone_is_accepted_on_the_routes_of_that_resource() {
+    let urls = ["https://one.example", "https://two.example"];
+    for resources in [&urls[..1], &urls[..]] {
+        let mut tables = issuers();
+        tables[0].rules.resources = resources.iter().map(ToString::to_string).collect();
+        let resource = Resource { url: urls[0].to_owned(), ..Resource::default() };
+        let one = RouteSettings { resource: Some(Arc::new(resource)), ..route("/one") };
+        let gate = enforcer(tables, vec![one, route("/x")]);
+        for (path, audience, reason) in [
+            ("/one", json!(urls[0]), None),
+            ("/one", json!(["x", urls[0]]), None),
+            ("/one", json!(AUDIENCE), None),
+            ("/one", json!(urls[1]), Some(Reason::WrongAudience)),
+            ("/one", json!("x"), Some(Reason::WrongAudience)),
+            ("/x", json!(urls[0]), Some(Reason::WrongAudience)),
+            ("/x", json!([urls[0], AUDIENCE]), None),
+        ] {
+            let token = token(&payload(json!({ "aud": audience })));
+            let found = TestRequest::new(&gate, path).token(&token).reason();
+            assert_eq!(found, reason, "{resources:?} {path} {audience}");
+        }
     }
 }
 
