@@ -1,6 +1,6 @@
 //! What two gates know of each other through one Redis server, call by call.
 
-#![expect(clippy::unwrap_used, reason = "a broken promise fails the test")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a broken promise fails the test")]
 
 use std::time::Duration;
 
